@@ -1,0 +1,121 @@
+package api
+
+import "fmt"
+
+// Paths. A collection answers GET with a list and POST with the object made;
+// a member, collection + "/" + name, answers GET and DELETE.
+const (
+	PathStatus   = "/v1/status"   // GET Status
+	PathConfig   = "/v1/config"   // GET config.Config (export), POST config.Config (apply) → Applied
+	PathNetworks = "/v1/networks" // config.Network → Network
+	PathPorts    = "/v1/ports"    // config.Port → Port
+	PathFDB      = "/v1/fdb"      // GET ?network=; POST config.Static → Entry; DELETE ?network=&mac=, or flush: ?network=&port=
+	PathDrops    = "/v1/drops"    // GET ?port= → []DropCount
+	PathCapture  = "/v1/capture"  // GET ?port=|network=&count=&snaplen=&filter= → a pcapng stream
+	PathEvents   = "/v1/events"   // GET ?follow=1 → Event a line (application/x-ndjson)
+)
+
+// Error is the body of every answer that is not 2xx. Status codes: 400 bad
+// request, 404 no such object, 409 it exists or is in use, 413 body too large,
+// 422 the host refused, 429 too many clients, 500 swd's fault.
+type Error struct {
+	What string `json:"what"`           // The operation and its object, as `port add web`.
+	Why  string `json:"why"`            // The reason.
+	Hint string `json:"hint,omitempty"` // What to do next, where there is something.
+}
+
+// Error formats it as swctl prints it after "error: ".
+func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.What, e.Why) }
+
+// Network is a live network.
+type Network struct {
+	Name          string   `json:"name"`
+	VNI           uint32   `json:"vni"`
+	Subnets       []string `json:"subnets"`
+	Gateways      []string `json:"gateways"`
+	MTU           int      `json:"mtu"`
+	AgeingSeconds float64  `json:"ageing_seconds"`
+	MaxMACs       int      `json:"max_macs"`
+	Isolated      bool     `json:"isolated"`
+	Ports         []string `json:"ports"`
+	MACs          int      `json:"macs"` // Entries in the FDB now.
+}
+
+// The states of a port.
+const (
+	StateUp   = "up"
+	StateDown = "down"
+)
+
+// Port is a live port. Rx is what came into the switch by it, tx what went out.
+type Port struct {
+	Name      string            `json:"name"`
+	Kind      string            `json:"kind"`
+	Network   string            `json:"network"`
+	State     string            `json:"state"`
+	Reason    string            `json:"reason,omitempty"` // Why it is down.
+	IfName    string            `json:"ifname"`
+	NetNS     string            `json:"netns,omitempty"`
+	PID       int               `json:"pid,omitempty"`
+	Container string            `json:"container,omitempty"`
+	MAC       string            `json:"mac"`
+	IPs       []string          `json:"ips"`
+	MTU       int               `json:"mtu"`
+	RxFrames  uint64            `json:"rx_frames"`
+	RxBytes   uint64            `json:"rx_bytes"`
+	TxFrames  uint64            `json:"tx_frames"`
+	TxBytes   uint64            `json:"tx_bytes"`
+	Drops     map[string]uint64 `json:"drops"` // Non-zero reasons only.
+}
+
+// Entry is an FDB entry.
+type Entry struct {
+	MAC        string  `json:"mac"`
+	Network    string  `json:"network"`
+	Port       string  `json:"port"`
+	Static     bool    `json:"static"`
+	AgeSeconds float64 `json:"age_seconds"` // Since the MAC was last seen; 0 for a static one.
+}
+
+// DropCount is how many frames went no further for one reason, at one port
+// (`?port=`) or at all.
+type DropCount struct {
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+	Port   string `json:"port,omitempty"`
+}
+
+// Status is the daemon at a glance.
+type Status struct {
+	Version       string  `json:"version"`
+	Node          string  `json:"node"`
+	PID           int     `json:"pid"`
+	UptimeSeconds float64 `json:"uptime_seconds"`
+	Workers       int     `json:"workers"`
+	Networks      int     `json:"networks"`
+	Ports         int     `json:"ports"`
+	PortsDown     int     `json:"ports_down"`
+	MACs          int     `json:"macs"`
+	MaxMACs       int     `json:"max_macs"`
+	MACsRefused   uint64  `json:"macs_refused"` // Entries evicted because the FDB or a network was full.
+	RxFrames      uint64  `json:"rx_frames"`
+	RxBytes       uint64  `json:"rx_bytes"`
+	TxFrames      uint64  `json:"tx_frames"`
+	TxBytes       uint64  `json:"tx_bytes"`
+	Drops         uint64  `json:"drops"`
+}
+
+// Applied tells what an apply did, by object as `port web`.
+type Applied struct {
+	Created   []string `json:"created"`
+	Changed   []string `json:"changed"`
+	Unchanged []string `json:"unchanged"`
+}
+
+// Event is something that happened to the switch.
+type Event struct {
+	Time    string `json:"time"`   // RFC 3339 with nanoseconds.
+	Kind    string `json:"kind"`   // As port-down, port-up, mac-flapping, network-added.
+	Object  string `json:"object"` // As `port web`.
+	Message string `json:"message"`
+}
