@@ -17,6 +17,10 @@ type Batch struct {
 	// and lower bits go first, which keeps the order of a flow. Pull sets it
 	// to all N; a forwarder sets it anew for each port it pushes to.
 	Sel uint64
+	// More is set by a Pull that is to be called again in this round: it ended
+	// for want of room, or it lends ring slots that the next Pull gives back.
+	// A Pull that saw the queue empty, and holds nothing, leaves it unset.
+	More bool
 	// In is the port that the frames came from.
 	In PortID
 	// Worker is the index of the worker that owns the batch, and so of the
@@ -29,8 +33,8 @@ type Batch struct {
 	Bytes int
 }
 
-// Reset empties the batch before a Pull.
-func (b *Batch) Reset() { b.N, b.Sel, b.Bytes = 0, 0, 0 }
+// Reset empties the batch. The worker calls it before each Pull.
+func (b *Batch) Reset() { b.N, b.Sel, b.Bytes, b.More = 0, 0, 0, false }
 
 // Full tells whether no frame fits any more.
 func (b *Batch) Full() bool { return b.N == BatchSize }

@@ -15,11 +15,13 @@ type Port interface {
 	// none; it never blocks. The frames are valid until the next Pull on the
 	// same worker. It takes no more than BatchSize frames or about
 	// PullBytes, whichever comes first, so that the frames are still in the
-	// cache when they are pushed. Malformed input is counted and left out.
+	// cache when they are pushed. It counts them as rx; malformed input is
+	// counted as a drop and left out. It sets b.More where another Pull at
+	// once is worth its cost.
 	Pull(b *Batch)
 
-	// Push sends the frames that b.Sel selects, in order, and counts those
-	// that it can't send as drops of this port. The frames are the caller's
+	// Push sends the frames that b.Sel selects, in order. It counts those that
+	// it sent as tx, and the others as drops, of this port. The frames are the caller's
 	// again when it returns. It may write to a selected frame's headroom, and
 	// may settle what the frame owes in place (complete a checksum) as long as
 	// Frame.Owes says so afterwards; it changes nothing else.
