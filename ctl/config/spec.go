@@ -23,7 +23,8 @@ type Network struct {
 	// MTU is the longest L3 packet in bytes, 68 to 65535 (1280 up with an
 	// IPv6 subnet); 0 means DefaultMTU.
 	MTU int `json:"mtu,omitempty" yaml:"mtu,omitempty"`
-	// Ageing is how long a silent MAC stays known; 0 means DefaultAgeing.
+	// Ageing is how long a silent MAC stays known, 1 s to 1,000,000 s; 0 means
+	// DefaultAgeing.
 	Ageing Duration `json:"ageing,omitzero" yaml:"ageing,omitempty"`
 	// MaxMACs bounds the network's FDB entries; 0 means the daemon's bound.
 	MaxMACs int `json:"max_macs,omitempty" yaml:"max_macs,omitempty"`
@@ -69,9 +70,3 @@ type Static struct {
 	Network string `json:"network" yaml:"network"`
 	Port    string `json:"port"    yaml:"port"`
 }
-
-// What a spec's empty fields mean.
-const (
-	DefaultMTU    = 1500
-	DefaultIfName = "eth0"
-)
