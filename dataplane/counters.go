@@ -54,7 +54,7 @@ func (c *Counters) Drop(worker int, d Drop, n int) {
 }
 
 // add needs no locked instruction: the counter has one writer.
-func add(c *atomic.Uint64, n int) { c.Store(c.Load() + uint64(n)) } //nolint:gosec // n is a count, never negative.
+func add(c *atomic.Uint64, n int) { c.Store(c.Load() + uint64(n)) }
 
 // Totals is the sum over all workers at one moment.
 type Totals struct {

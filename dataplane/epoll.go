@@ -76,7 +76,7 @@ func (p *poller) wait(timeout int) int {
 // wake, and whether the descriptor reports an error or a hang-up.
 func (p *poller) event(i int) (id PortID, hung bool) {
 	ev := &p.events[i&(maxEvents-1)]
-	return PortID(ev.Fd), ev.Events&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0 //nolint:gosec // It was a PortID in add.
+	return PortID(ev.Fd), ev.Events&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0
 }
 
 // wake makes wait return, now or when it is next called. Anybody may call it.

@@ -1,0 +1,56 @@
+# Heddle. `make help` lists the targets; `make demo` and `make test` install
+# what they lack (Debian packages, as root) and need only Go besides.
+
+SHELL        := /bin/bash
+TOOLS        := $(CURDIR)/.tools
+LINT_VERSION := v2.15.0
+VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO           ?= go
+LDFLAGS      := -s -w -X main.version=$(VERSION)
+PREFIX       ?= /usr/local
+
+.PHONY: help deps build install demo check unit race e2e fuzz test bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install what building, testing and measuring need
+	@bench/install/debian.sh $(LINT_VERSION) $(TOOLS)
+
+build: ## build swd, swctl and swbench into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./ctl/swd ./ctl/swctl ./bench/swbench
+
+install: build ## install swd, swctl and the systemd unit below PREFIX (/usr/local)
+	install -D -m 0755 bin/swd $(DESTDIR)$(PREFIX)/sbin/swd
+	install -D -m 0755 bin/swctl $(DESTDIR)$(PREFIX)/bin/swctl
+	install -D -m 0644 ctl/swd/swd.service $(DESTDIR)/etc/systemd/system/swd.service
+
+demo: deps build ## two containers on one switch: set up, ping, measure, clean up
+	@bench/demo/demo.sh
+
+check: deps ## gofmt, vet and golangci-lint
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "not gofmt-ed: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(TOOLS)/golangci-lint run ./...
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
+
+unit: deps ## every package's tests: rules, models, allocation gates, ports through real kernels
+	$(GO) test -count=1 -timeout 10m $$($(GO) list ./... | grep -v /bench/e2e)
+
+race: deps ## the same under the race detector
+	$(GO) test -count=1 -timeout 15m -race -short $$($(GO) list ./... | grep -v /bench/)
+
+e2e: deps ## namespaces, real kernels and programs, end to end
+	$(GO) test -count=1 -timeout 10m ./bench/e2e/...
+
+fuzz: ## fuzz every invariant for FUZZTIME (10s) each
+	@bench/install/fuzz.sh $(or $(FUZZTIME),10s)
+
+test: check unit race e2e ## everything above but demo and fuzz
+
+bench: deps build ## measure side by side: table, JSON and plot under bench/results/
+	bin/swbench $(BENCHFLAGS)
+
+clean: ## remove what was built
+	rm -rf bin
