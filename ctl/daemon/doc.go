@@ -1,0 +1,31 @@
+// Package daemon is what swd does: it assembles the engine, the switch, the
+// ports and the host's links from specs, applies changes to them, and serves
+// them over a unix socket.
+//
+// # What it holds
+//
+// A Daemon is a set of specs (package config) and the live objects made from
+// them: networks of a vswitch.Switch, ports attached to a dataplane.Engine,
+// devices on the host. Everything the host lends (a TAP, a veth, a packet
+// socket) comes through the host interface, which tests replace.
+//
+// # Threads and locks
+//
+// Two locks, always taken in this order:
+//
+//	change  one change at a time (add, rm, apply, recovery); held while the
+//	        host is asked, which may take long
+//	mu      guards the maps of specs and objects; held for moments only, so
+//	        that a listing never waits for the host
+//
+// Workers are never locked out: what they see changes by Engine.Do and the
+// switch's own mutators. A control goroutine ages the FDB, looks after ports
+// that are down, and watches links; each client has its own goroutine.
+//
+// # What survives
+//
+// The specs are saved on each change (state.go), so a restart makes the same
+// switch again. A graceful stop leaves TAPs and veths where they are: their
+// addresses and routes, and so the containers' connections, survive until the
+// next start takes them over. Removing a port removes them.
+package daemon
