@@ -1,0 +1,145 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netns"
+)
+
+// Prefix starts the name of every namespace that a lab makes; the rest is the
+// pid of the process, a number for the lab and the name asked for.
+const Prefix = "hdb"
+
+const (
+	netnsDir   = "/run/netns"     // Where ip-netns(8) keeps the names.
+	stopGrace  = 3 * time.Second  // From SIGTERM to SIGKILL.
+	closeBound = 15 * time.Second // For all of Close.
+)
+
+var labSeq atomic.Int64
+
+// Lab owns namespaces, processes and a directory.
+type Lab struct {
+	id  string
+	dir string
+
+	mu        sync.Mutex
+	closed    bool
+	spaces    []*NetNS
+	processes []*Process
+	commands  []string
+}
+
+// ErrNotRoot says that labs need root.
+var ErrNotRoot = errors.New("network namespaces need root: run it with sudo")
+
+var errClosed = errors.New("the lab is closed")
+
+// Open makes an empty lab, and removes namespaces that labs of processes that
+// are gone have left behind.
+func Open() (*Lab, error) {
+	if os.Geteuid() != 0 {
+		return nil, ErrNotRoot
+	}
+	if err := removeStale(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", Prefix+"-")
+	if err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	return &Lab{id: fmt.Sprintf("%s-%d-%d", Prefix, os.Getpid(), labSeq.Add(1)), dir: dir}, nil
+}
+
+// Dir returns the lab's own directory, which Close removes.
+func (l *Lab) Dir() string { return l.dir }
+
+// Commands returns what has been done so far as commands of iproute2, ethtool
+// and the programs started, in order.
+func (l *Lab) Commands() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.commands)
+}
+
+// record writes a step down as a command.
+func (l *Lab) record(words ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.commands = append(l.commands, strings.Join(words, " "))
+}
+
+// Close stops the lab's processes, newest first, removes its namespaces with
+// all that is in them and its directory. It takes 15 s at most; what it could
+// not end by then is in the error. Calling it again does nothing.
+func (l *Lab) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	spaces, processes := l.spaces, l.processes
+	l.mu.Unlock()
+
+	var errs []error
+	for _, p := range slices.Backward(processes) {
+		p.signalStop()
+	}
+	deadline := time.Now().Add(closeBound)
+	for _, p := range slices.Backward(processes) {
+		grace := min(stopGrace, time.Until(deadline))
+		if err := p.waitOrKill(grace); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, n := range slices.Backward(spaces) {
+		if err := n.remove(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := os.RemoveAll(l.dir); err != nil {
+		errs = append(errs, fmt.Errorf("lab: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// removeStale removes the namespaces of labs whose process is gone.
+func removeStale() error {
+	for _, name := range labSpaces() {
+		pid, err := strconv.Atoi(strings.SplitN(name, "-", 3)[1])
+		if err != nil {
+			continue
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); !errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err := netns.DeleteNamed(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("lab: removing %s, left behind by a killed run: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// labSpaces lists the named namespaces that any lab has made.
+func labSpaces() []string {
+	entries, err := os.ReadDir(netnsDir)
+	if err != nil {
+		return nil // The directory is made with the first namespace.
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), Prefix+"-") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}

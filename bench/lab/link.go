@@ -1,0 +1,211 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Veth makes a pair of virtual Ethernet interfaces, one end in each
+// namespace, both up. The namespaces may be the same.
+func (l *Lab) Veth(a *NetNS, aName string, b *NetNS, bName string) error {
+	l.record("ip -n", a.Name, "link add", aName, "up type veth peer name", bName, "netns", b.Name)
+	l.record("ip -n", b.Name, "link set", bName, "up")
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = aName
+	err := a.link.LinkAdd(&netlink.Veth{
+		LinkAttrs:     attrs,
+		PeerName:      bName,
+		PeerNamespace: netlink.NsFd(int(b.handle)),
+	})
+	if err != nil {
+		return fmt.Errorf("veth %s–%s between %s and %s: %w", aName, bName, a.Name, b.Name, err)
+	}
+	if err := a.setUp(aName); err != nil {
+		return err
+	}
+	return b.setUp(bName)
+}
+
+// AddBridge makes a kernel bridge that is up and has the given interfaces of
+// the same namespace as ports.
+func (n *NetNS) AddBridge(name string, ports ...string) error {
+	n.lab.record("ip -n", n.Name, "link add", name, "up type bridge")
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	bridge := &netlink.Bridge{LinkAttrs: attrs}
+	if err := n.link.LinkAdd(bridge); err != nil {
+		return fmt.Errorf("bridge %s in %s: %w", name, n.Name, err)
+	}
+	for _, port := range ports {
+		n.lab.record("ip -n", n.Name, "link set", port, "master", name)
+		link, err := n.Link(port)
+		if err != nil {
+			return err
+		}
+		if err := n.link.LinkSetMaster(link, bridge); err != nil {
+			return fmt.Errorf("bridge %s in %s: adding %s: %w", name, n.Name, port, err)
+		}
+	}
+	return n.setUp(name)
+}
+
+// Link finds an interface of the namespace.
+func (n *NetNS) Link(name string) (netlink.Link, error) {
+	link, err := n.link.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s in %s: %w", name, n.Name, err)
+	}
+	return link, nil
+}
+
+// HasLink tells whether the namespace has an interface of that name.
+func (n *NetNS) HasLink(name string) bool {
+	_, err := n.link.LinkByName(name)
+	return err == nil
+}
+
+// MAC returns an interface's hardware address.
+func (n *NetNS) MAC(name string) (net.HardwareAddr, error) {
+	link, err := n.Link(name)
+	if err != nil {
+		return nil, err
+	}
+	return link.Attrs().HardwareAddr, nil
+}
+
+func (n *NetNS) setUp(name string) error {
+	link, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.link.LinkSetUp(link); err != nil {
+		return fmt.Errorf("interface %s in %s: up: %w", name, n.Name, err)
+	}
+	return nil
+}
+
+// SetUp sets an interface up or down.
+func (n *NetNS) SetUp(name string, up bool) error {
+	if up {
+		n.lab.record("ip -n", n.Name, "link set", name, "up")
+		return n.setUp(name)
+	}
+	n.lab.record("ip -n", n.Name, "link set", name, "down")
+	link, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.link.LinkSetDown(link); err != nil {
+		return fmt.Errorf("interface %s in %s: down: %w", name, n.Name, err)
+	}
+	return nil
+}
+
+// SetMTU sets the longest L3 packet of an interface, in bytes.
+func (n *NetNS) SetMTU(name string, mtu int) error {
+	n.lab.record("ip -n", n.Name, "link set", name, "mtu", strconv.Itoa(mtu))
+	link, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.link.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("interface %s in %s: mtu %d: %w", name, n.Name, mtu, err)
+	}
+	return nil
+}
+
+// SetMAC gives an interface another hardware address.
+func (n *NetNS) SetMAC(name string, mac net.HardwareAddr) error {
+	n.lab.record("ip -n", n.Name, "link set", name, "address", mac.String())
+	link, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.link.LinkSetHardwareAddr(link, mac); err != nil {
+		return fmt.Errorf("interface %s in %s: address %s: %w", name, n.Name, mac, err)
+	}
+	return nil
+}
+
+// DeleteLink deletes an interface, and with a veth end its peer.
+func (n *NetNS) DeleteLink(name string) error {
+	n.lab.record("ip -n", n.Name, "link del", name)
+	link, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.link.LinkDel(link); err != nil {
+		return fmt.Errorf("interface %s in %s: delete: %w", name, n.Name, err)
+	}
+	return nil
+}
+
+// AddAddress gives an interface addresses with their prefix length. IPv6 ones
+// can be used at once (no duplicate address detection).
+func (n *NetNS) AddAddress(name string, cidrs ...string) error {
+	link, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	for _, cidr := range cidrs {
+		n.lab.record("ip -n", n.Name, "address add", cidr, "dev", name, "nodad")
+		addr, err := netlink.ParseAddr(cidr)
+		if err != nil {
+			return fmt.Errorf("interface %s in %s: %w", name, n.Name, err)
+		}
+		if addr.IP.To4() == nil {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := n.link.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("interface %s in %s: address %s: %w", name, n.Name, cidr, err)
+		}
+	}
+	return nil
+}
+
+// Stats counts what an interface took in (Rx) and gave out (Tx), seen from the
+// namespace's stack; a GSO frame counts once.
+type Stats struct {
+	RxFrames, RxBytes, RxDropped uint64
+	TxFrames, TxBytes, TxDropped uint64
+}
+
+// Stats reads an interface's counters (IFLA_STATS64).
+func (n *NetNS) Stats(name string) (Stats, error) {
+	link, err := n.Link(name)
+	if err != nil {
+		return Stats{}, err
+	}
+	s := link.Attrs().Statistics
+	if s == nil {
+		return Stats{}, fmt.Errorf("interface %s in %s: the kernel gave no counters", name, n.Name)
+	}
+	return Stats{
+		RxFrames: s.RxPackets, RxBytes: s.RxBytes, RxDropped: s.RxDropped,
+		TxFrames: s.TxPackets, TxBytes: s.TxBytes, TxDropped: s.TxDropped,
+	}, nil
+}
+
+// offloads are the features that decide how frames leave and enter a
+// container's stack, by the names of `ethtool -K`.
+var offloads = []string{"tx", "sg", "tso", "gso", "gro", "tx-udp-segmentation"}
+
+// SetOffloads switches checksum, scatter-gather, segmentation and coalescing
+// offloads of an interface on or off by ethtool.
+func (n *NetNS) SetOffloads(ctx context.Context, name string, on bool) error {
+	state := "off"
+	if on {
+		state = "on"
+	}
+	args := []string{"ethtool", "-K", name}
+	for _, feature := range offloads {
+		args = append(args, feature, state)
+	}
+	_, err := n.Run(ctx, args...)
+	return err
+}
