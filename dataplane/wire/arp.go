@@ -62,6 +62,3 @@ func (p *ARPPacket) SetTarget(mac MAC, ip uint32) {
 	mac.Put(p[18:])
 	binary.BigEndian.PutUint32(p[24:], ip)
 }
-
-// fits tells whether b has n bytes from offset off on.
-func fits(b []byte, off, n int) bool { return off >= 0 && off <= len(b) && len(b)-off >= n }

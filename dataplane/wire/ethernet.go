@@ -102,3 +102,6 @@ func VLANTags(frame []byte) (tags [MaxVLANTags]VLANTag, n int) {
 	}
 	return tags, n
 }
+
+// fits tells whether b has n bytes from offset off on.
+func fits(b []byte, off, n int) bool { return off >= 0 && off <= len(b) && len(b)-off >= n }

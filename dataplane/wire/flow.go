@@ -22,8 +22,11 @@ type Flow struct {
 	vniProto         uint32 // VNI in the upper 24 bits, protocol in the lower 8.
 }
 
-// mapped is the upper 32 of the lower 64 bits of an IPv4-mapped address.
+// mapped is the lower half of an IPv4-mapped address without the IPv4 part.
 const mapped = 0xffff << 32
+
+// is4 tells whether an address is IPv4-mapped.
+func is4(a [2]uint64) bool { return a[0] == 0 && a[1]>>32 == 0xffff }
 
 // Proto returns the IP protocol.
 func (f Flow) Proto() uint8 { return uint8(f.vniProto) } //nolint:gosec // The lower 8 bits are meant.
@@ -44,7 +47,7 @@ func (f Flow) WithProto(proto uint8) Flow {
 }
 
 // Is4 tells whether the addresses are IPv4's.
-func (f Flow) Is4() bool { return f.Src[0] == 0 && f.Src[1]>>32 == 0xffff }
+func (f Flow) Is4() bool { return is4(f.Src) }
 
 // Src4 returns the IPv4 source address; valid only if Is4.
 func (f Flow) Src4() uint32 { return uint32(f.Src[1]) } //nolint:gosec // The lower 32 bits are meant.
@@ -72,9 +75,12 @@ func (f Flow) Reverse() Flow {
 // folded multiplications (the construction of wyhash, Wang Yi 2019).
 func (f Flow) Hash(seed uint64) uint64 {
 	ports := uint64(f.SrcPort)<<48 | uint64(f.DstPort)<<32 | uint64(f.vniProto)
-	a := mix(f.Src[0]^seed^secret0, f.Src[1]^secret1)
-	b := mix(f.Dst[0]^seed^secret2, f.Dst[1]^secret3)
-	return mix(a^ports^secret1, b^bits.RotateLeft64(ports, 32)^seed^secret0)
+	// The seed is in both factors: one that a stranger could make 0 would
+	// take the other out of the hash.
+	turned := bits.RotateLeft64(seed, 32)
+	a := mix(f.Src[0]^seed^secret0, f.Src[1]^turned^secret1)
+	b := mix(f.Dst[0]^seed^secret2, f.Dst[1]^turned^secret3)
+	return mix(a^ports^seed^secret1, b^bits.RotateLeft64(ports, 32)^turned^secret0)
 }
 
 // The secrets are odd numbers with about half of their bits set: the first
@@ -93,8 +99,9 @@ func mix(a, b uint64) uint64 {
 
 // ParseFlow returns the flow of a frame's packet, with VNI 0. ok is false if
 // the frame is no well-formed IP packet, its TCP, UDP, SCTP or ICMP header is
-// not all there, or it is an ICMP message other than echo, which belongs to no
-// flow of its own. fragment tells that the packet is a part of a larger one:
+// not all there, it is an ICMP message other than echo, which belongs to no
+// flow of its own, or an IPv6 packet with an IPv4-mapped address, which must
+// not be on a wire and would pass for an IPv4 flow. fragment tells that the packet is a part of a larger one:
 // only its first has ports, so no fragment's flow has any.
 func ParseFlow(frame []byte) (f Flow, fragment, ok bool) {
 	l, ok := ParseLayers(frame)
@@ -115,6 +122,9 @@ func (l *Layers) Flow(frame []byte) (f Flow, ok bool) {
 		}
 		f.Src = [2]uint64{binary.BigEndian.Uint64(h[8:]), binary.BigEndian.Uint64(h[16:])}
 		f.Dst = [2]uint64{binary.BigEndian.Uint64(h[24:]), binary.BigEndian.Uint64(h[32:])}
+		if is4(f.Src) || is4(f.Dst) {
+			return f, false
+		}
 	} else {
 		h, ok := IPv4At(frame, l.L3)
 		if !ok {
