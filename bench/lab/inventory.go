@@ -58,7 +58,7 @@ func childProcesses() ([]string, error) {
 	}
 	var children []string
 	for _, file := range files {
-		b, err := os.ReadFile(file) //nolint:gosec // A file of procfs.
+		b, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // The thread has ended meanwhile.
 		}

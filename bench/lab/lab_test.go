@@ -167,13 +167,13 @@ func TestOpenRemovesStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	stale := fmt.Sprintf("%s-%d-1-stale", Prefix, gone.Process.Pid)
-	owner := &NetNS{Name: stale, launch: make(chan func()), ended: make(chan struct{})}
+	owner := &NetNS{Name: stale, launch: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{})}
 	made := make(chan error)
 	go owner.own(made)
 	if err := <-made; err != nil {
 		t.Fatal(err)
 	}
-	close(owner.launch)
+	close(owner.quit)
 	<-owner.ended
 	owner.link.Close()
 	_ = owner.handle.Close()

@@ -24,7 +24,8 @@ type NetNS struct {
 	// as long as it does. Processes are started there, because
 	// PR_SET_PDEATHSIG fires when the parent's thread ends, not the process.
 	launch chan func()
-	ended  chan struct{}
+	quit   chan struct{} // Closed to end that thread.
+	ended  chan struct{} // Closed when it has ended.
 }
 
 // NewNetNS makes a namespace.
@@ -33,6 +34,7 @@ func (l *Lab) NewNetNS(name string) (*NetNS, error) {
 		Name:   l.id + "-" + name,
 		lab:    l,
 		launch: make(chan func()),
+		quit:   make(chan struct{}),
 		ended:  make(chan struct{}),
 	}
 	made := make(chan error)
@@ -59,8 +61,13 @@ func (n *NetNS) own(made chan<- error) {
 		return
 	}
 	made <- nil
-	for f := range n.launch {
-		f()
+	for {
+		select {
+		case f := <-n.launch:
+			f()
+		case <-n.quit:
+			return
+		}
 	}
 }
 
@@ -85,7 +92,7 @@ func (n *NetNS) create() (err error) {
 // remove deletes the name and lets go of the namespace, which the kernel ends
 // with all its links when the last process has left it.
 func (n *NetNS) remove() error {
-	close(n.launch)
+	close(n.quit)
 	<-n.ended
 	n.link.Close()
 	err := errors.Join(n.handle.Close(), netns.DeleteNamed(n.Name))

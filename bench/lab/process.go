@@ -70,7 +70,7 @@ func (l *Lab) Run(ctx context.Context, args ...string) (Output, error) {
 // that thread ends.
 func (l *Lab) start(args []string, orphaned syscall.Signal, launch func(start func() error) error) (*Process, error) {
 	p := &Process{
-		cmd:    exec.Command(args[0], args[1:]...), //nolint:gosec // Labs run what the test or benchmark names.
+		cmd:    exec.Command(args[0], args[1:]...),
 		words:  strings.Join(args, " "),
 		stdout: newTranscript(),
 		stderr: newTranscript(),

@@ -41,7 +41,7 @@ func Build() (Binaries, error) {
 			return
 		}
 		build.dir = dir
-		cmd := exec.Command("go", "build", "-o", dir+"/", "heddle/ctl/swd", "heddle/ctl/swctl") //nolint:gosec // Fixed words and a directory made here.
+		cmd := exec.Command("go", "build", "-o", dir+"/", "heddle/ctl/swd", "heddle/ctl/swctl")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			build.err = fmt.Errorf("building swd and swctl: %w\n%s", err, out)
 			return
