@@ -1,0 +1,290 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// EventKind says what happened to a link.
+type EventKind uint8
+
+// The kinds.
+const (
+	LinkChanged    EventKind = iota + 1 // It is new, or up, down, renamed, of another MTU …: Link says how it is now.
+	LinkDeleted                         // It is gone from its namespace; Link says how it was.
+	NamespaceEnded                      // The namespace has died with all its links; Link is empty.
+	Resync                              // Events were lost: ask for the links anew. NS and Link are empty.
+)
+
+// LinkEvent is one change.
+type LinkEvent struct {
+	Kind EventKind
+	NS   ID
+	Link Link
+}
+
+// receiveSize fits the longest rtnetlink message (NLMSG_GOODSIZE is a page at
+// most, and a dump's skb 32 KB).
+const receiveSize = 32 << 10
+
+// backlog is how much the kernel keeps for a Watcher whose reader is behind,
+// in bytes: some hundred events.
+const backlog = 512 << 10
+
+// subscribe opens a socket that gets the messages of rtnetlink groups of the
+// thread's namespace. Its reads wait in Go's poller, and end when it is closed.
+func subscribe(groups ...int) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "netlink")
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	for _, group := range groups {
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe to link changes: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// Watcher tells of links that change in a namespace and in those that it
+// follows. It keeps none of them alive but its own: the kernel passes the
+// messages of the others on, tagged with a number that they have here
+// (NETLINK_LISTEN_ALL_NSID; swd needs CAP_NET_BROADCAST).
+type Watcher struct {
+	own    *Namespace
+	socket *os.File
+	events chan LinkEvent
+	closed chan struct{} // Closed by Close: nobody reads events any more.
+	done   chan struct{} // Closed when the reader has ended.
+	once   sync.Once
+
+	mu       sync.Mutex
+	followed map[int32]ID // By the number that own knows the namespace by.
+}
+
+// Watch starts to watch own, which must stay open until Close.
+func Watch(own *Namespace) (*Watcher, error) {
+	socket, err := in(own, func() (*os.File, error) {
+		f, err := subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_NSID)
+		if err != nil {
+			return nil, err
+		}
+		fd := int(f.Fd())
+		err = errors.Join(
+			unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, backlog),
+			unix.SetNonblock(fd, true), // Fd has cleared it.
+		)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("watch links: %w", err), f.Close())
+		}
+		return f, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", own, err)
+	}
+	w := &Watcher{
+		own:      own,
+		socket:   socket,
+		events:   make(chan LinkEvent),
+		closed:   make(chan struct{}),
+		done:     make(chan struct{}),
+		followed: make(map[int32]ID),
+	}
+	go w.read()
+	return w, nil
+}
+
+// Events returns the channel of changes, in the order in which they happened
+// in a namespace. It is closed after Close. A reader that is behind makes the
+// kernel keep events, and lose them when it has kept enough: Resync says so.
+func (w *Watcher) Events() <-chan LinkEvent { return w.events }
+
+// Follow adds a namespace; its events start now. It need not stay open. There
+// is no way back: a namespace is followed until it dies or Close.
+func (w *Watcher) Follow(ns *Namespace) error {
+	if ns.Same(w.own) {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := ns.fd(func(fd int) error {
+		return w.own.Do(func() error {
+			var rtnl netlink.Handle
+			id, err := rtnl.GetNetNsIdByFd(fd)
+			if err == nil && id < 0 {
+				// -1 lets the kernel choose a number, for as long as both live.
+				if err = existing(rtnl.SetNetNsIdByFd(fd, -1)); err == nil {
+					id, err = rtnl.GetNetNsIdByFd(fd)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			w.followed[int32(id)] = ns.id //nolint:gosec // The kernel's int.
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("%s: follow: %w", ns, err)
+	}
+	return nil
+}
+
+// Close stops the events and waits until the reader has ended.
+func (w *Watcher) Close() error {
+	w.once.Do(func() { close(w.closed) })
+	err := w.socket.Close()
+	<-w.done
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (w *Watcher) read() {
+	defer close(w.done)
+	defer close(w.events)
+	raw, err := w.socket.SyscallConn()
+	if err != nil {
+		return // Closed already.
+	}
+	buf := make([]byte, receiveSize)
+	oob := make([]byte, 128)
+	for {
+		var n, oobn, flags int
+		var failed error
+		err := raw.Read(func(fd uintptr) bool {
+			n, oobn, flags, _, failed = unix.Recvmsg(int(fd), buf, oob, 0)
+			return !errors.Is(failed, unix.EAGAIN)
+		})
+		if err != nil {
+			return // Closed.
+		}
+		// ENOBUFS and a message that didn't fit are losses; any other error
+		// of a netlink socket can't be told from one.
+		ok := true
+		if failed != nil || flags&unix.MSG_TRUNC != 0 {
+			ok = w.send(LinkEvent{Kind: Resync})
+		} else {
+			ok = w.messages(buf[:n], oob[:oobn])
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// send waits for the reader of the channel; it returns false after Close.
+func (w *Watcher) send(e LinkEvent) bool {
+	select {
+	case w.events <- e:
+		return true
+	case <-w.closed:
+		return false
+	}
+}
+
+func (w *Watcher) messages(b, oob []byte) bool {
+	all, err := syscall.ParseNetlinkMessage(b)
+	if err != nil {
+		return w.send(LinkEvent{Kind: Resync})
+	}
+	origin, elsewhere := nsidOf(oob)
+	for _, m := range all {
+		e, ok := w.event(m, origin, elsewhere)
+		if ok && !w.send(e) {
+			return false
+		}
+	}
+	return true
+}
+
+// event makes sense of a message from the namespace numbered origin, or from
+// own.
+func (w *Watcher) event(m syscall.NetlinkMessage, origin int32, elsewhere bool) (LinkEvent, bool) {
+	e := LinkEvent{NS: w.own.id}
+	if elsewhere {
+		w.mu.Lock()
+		id, known := w.followed[origin]
+		w.mu.Unlock()
+		if !known {
+			return e, false
+		}
+		e.NS = id
+	}
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK:
+		e.Kind = LinkChanged
+	case unix.RTM_DELLINK:
+		e.Kind = LinkDeleted
+	case unix.RTM_DELNSID:
+		return w.namespaceEnded(m.Data, elsewhere)
+	default:
+		return e, false
+	}
+	// A bridge tells of its ports under its own family: not the link's news.
+	if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
+		return e, false
+	}
+	header := unix.NlMsghdr(m.Header)
+	link, err := netlink.LinkDeserialize(&header, m.Data)
+	if err != nil {
+		return LinkEvent{Kind: Resync}, true
+	}
+	e.Link = newLink(link)
+	return e, true
+}
+
+// namespaceEnded reads an RTM_DELNSID of own: struct rtgenmsg, padded to 4
+// bytes, and attributes (linux/net_namespace.h).
+func (w *Watcher) namespaceEnded(b []byte, elsewhere bool) (LinkEvent, bool) {
+	const rtgenmsg, netnsaNSID = 4, 1
+	if elsewhere || len(b) < rtgenmsg {
+		return LinkEvent{}, false
+	}
+	attrs, err := nl.ParseRouteAttr(b[rtgenmsg:])
+	if err != nil {
+		return LinkEvent{Kind: Resync}, true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range attrs {
+		if a.Attr.Type != netnsaNSID || len(a.Value) != 4 {
+			continue
+		}
+		number := int32(nl.NativeEndian().Uint32(a.Value)) //nolint:gosec // The kernel's int.
+		if id, ok := w.followed[number]; ok {
+			delete(w.followed, number)
+			return LinkEvent{Kind: NamespaceEnded, NS: id}, true
+		}
+	}
+	return LinkEvent{}, false
+}
+
+// nsidOf reads the number of the namespace that a message comes from. One of
+// the socket's own namespace has none.
+func nsidOf(oob []byte) (int32, bool) {
+	all, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return 0, false
+	}
+	for _, m := range all {
+		if m.Header.Level == unix.SOL_NETLINK && m.Header.Type == unix.NETLINK_LISTEN_ALL_NSID && len(m.Data) >= 4 {
+			return int32(nl.NativeEndian().Uint32(m.Data)), true //nolint:gosec // The kernel's int.
+		}
+	}
+	return 0, false
+}
