@@ -1,0 +1,128 @@
+package packet
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"heddle/dataplane"
+	"heddle/dataplane/wire"
+)
+
+// The ring's layout (linux/if_packet.h, tpacket_rcv in net/packet/af_packet.c).
+const (
+	// reserve is PACKET_RESERVE. The kernel sets tp_mac to
+	// align16(52 + header) + reserve + 10 − header, with header ≥ 16 for
+	// alignment: 196 at the least, and 210 for a plain Ethernet header, where
+	// the network header begins at 224, a multiple of 16.
+	reserve = 134
+	// plainMAC is that tp_mac of a frame with a plain Ethernet header.
+	plainMAC = bufStart + 28 + reserve + wire.VNetHdrLen - wire.EthHdrLen
+	// slotLen holds the longest frame, rounded up to two cache lines. It is
+	// no power of two: the slots' first lines fall into different cache sets.
+	slotLen = (plainMAC + dataplane.MaxFrame + 127) &^ 127
+	// blockLen is a block of the ring: memory that the kernel allocates in
+	// one piece if it can. 15 slots fill it to 94%.
+	blockLen       = 1 << 20
+	blocks         = 4
+	slotsPerBlock  = blockLen / slotLen
+	sendBufferSize = dataplane.BatchSize << 16
+)
+
+// checkEthernet refuses interfaces whose frames have no Ethernet header.
+func checkEthernet(fd int) error {
+	sa, err := boundTo(fd)
+	if err != nil {
+		return err
+	}
+	if sa.Hatype != unix.ARPHRD_ETHER {
+		return fmt.Errorf("not an Ethernet interface (ARPHRD type %d): name a veth end, a NIC or another Ethernet interface", sa.Hatype)
+	}
+	return nil
+}
+
+// boundTo returns the interface that a socket is bound to; its Ifindex is -1
+// when the interface is gone.
+func boundTo(fd int) (*unix.SockaddrLinklayer, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, fmt.Errorf("getsockname: %w", err)
+	}
+	ll, ok := sa.(*unix.SockaddrLinklayer)
+	if !ok {
+		return nil, errors.New("getsockname: not an AF_PACKET socket")
+	}
+	return ll, nil
+}
+
+// setOptions makes a socket ready for mapRing. PACKET_VNET_HDR is refused once
+// there is a ring, and the ring's headers are those of PACKET_VERSION.
+func setOptions(fd int) error {
+	for _, o := range [...]struct {
+		name       string
+		opt, value int
+	}{
+		{"PACKET_VERSION", unix.PACKET_VERSION, unix.TPACKET_V2},
+		{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR, 1},
+		{"PACKET_RESERVE", unix.PACKET_RESERVE, reserve},
+		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING, 1},
+	} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, o.opt, o.value); err != nil {
+			return fmt.Errorf("setsockopt %s: %w", o.name, err)
+		}
+	}
+	// Without CAP_NET_ADMIN the buffer is as large as net.core.wmem_max
+	// allows: a frame that doesn't fit is counted TxQueueFull.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBufferSize) != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBufferSize); err != nil {
+			return fmt.Errorf("setsockopt SO_SNDBUF: %w", err)
+		}
+	}
+	return nil
+}
+
+// mapRing gives the socket its ring, and returns the mapping and its slots.
+func mapRing(fd int) (ring []byte, slots [][]byte, err error) {
+	req := unix.TpacketReq{
+		Block_size: blockLen,
+		Block_nr:   blocks,
+		Frame_size: slotLen,
+		Frame_nr:   blocks * slotsPerBlock,
+	}
+	if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
+		return nil, nil, fmt.Errorf("setsockopt PACKET_RX_RING (%d MB): %w", blocks*blockLen>>20, err)
+	}
+	ring, err = unix.Mmap(fd, 0, blocks*blockLen, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, fmt.Errorf("mmap the ring: %w", err)
+	}
+	for block := range blocks {
+		for i := range slotsPerBlock {
+			at := block*blockLen + i*slotLen
+			slots = append(slots, ring[at:at+slotLen:at+slotLen])
+		}
+	}
+	return ring, slots, nil
+}
+
+// joinFanout puts the sockets into a new fanout group of the kernel's choice
+// of number: a flow goes to one of them, by its symmetric hash.
+func joinFanout(queues []queue) error {
+	const modeShift, groupMask = 16, 0xffff
+	// The first asks for a group that nobody has; the others join it.
+	arg := (unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_UNIQUEID) << modeShift
+	for i := range queues {
+		if err := unix.SetsockoptInt(queues[i].fd, unix.SOL_PACKET, unix.PACKET_FANOUT, arg); err != nil {
+			return fmt.Errorf("setsockopt PACKET_FANOUT: %w", err)
+		}
+		if i == 0 {
+			group, err := unix.GetsockoptInt(queues[0].fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+			if err != nil {
+				return fmt.Errorf("getsockopt PACKET_FANOUT: %w", err)
+			}
+			arg = unix.PACKET_FANOUT_HASH<<modeShift | group&groupMask
+		}
+	}
+	return nil
+}
