@@ -25,22 +25,11 @@ import (
 // the upper half of a word; so only the last piece of a sum over several may
 // have an odd length.
 func Sum(b []byte, acc uint32) uint32 {
-	var s, carries uint64
-	for len(b) >= 64 {
-		p := (*[64]byte)(b)
-		x, c := bits.Add64(binary.LittleEndian.Uint64(p[0:]), binary.LittleEndian.Uint64(p[8:]), 0)
-		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[16:]), c)
-		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[24:]), c)
-		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[32:]), c)
-		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[40:]), c)
-		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[48:]), c)
-		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[56:]), c)
-		x, _ = bits.Add64(x, 0, c) // No carry: a sum that had one is at most 2⁶⁴ - 2.
-		s, c = bits.Add64(s, x, 0)
-		carries += c
-		b = b[64:]
+	var s uint64
+	if len(b) >= 64 {
+		s = sumBlocks(b)
+		b = b[len(b)&^63:]
 	}
-	s = s>>32 + s&0xffffffff + carries
 	for len(b) >= 8 {
 		w := binary.LittleEndian.Uint64(b)
 		s += w>>32 + w&0xffffffff
@@ -60,6 +49,27 @@ func Sum(b []byte, acc uint32) uint32 {
 	s = s>>32 + s&0xffffffff
 	s = s>>32 + s&0xffffffff
 	return acc + uint32(bits.ReverseBytes16(Fold(uint32(s))))
+}
+
+// sumBlocks returns the sum of b's whole blocks of 64 bytes, less than 2³⁴. It
+// stands alone to have the registers to itself.
+func sumBlocks(b []byte) uint64 {
+	var s, carries uint64
+	for len(b) >= 64 {
+		p := (*[64]byte)(b)
+		x, c := bits.Add64(binary.LittleEndian.Uint64(p[0:]), binary.LittleEndian.Uint64(p[8:]), 0)
+		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[16:]), c)
+		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[24:]), c)
+		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[32:]), c)
+		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[40:]), c)
+		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[48:]), c)
+		x, c = bits.Add64(x, binary.LittleEndian.Uint64(p[56:]), c)
+		x, _ = bits.Add64(x, 0, c) // No carry: a sum that had one is at most 2⁶⁴ - 2.
+		s, c = bits.Add64(s, x, 0)
+		carries += c
+		b = b[64:]
+	}
+	return s>>32 + s&0xffffffff + carries
 }
 
 // Fold brings a partial sum down to 16 bits by adding the carries back in.
