@@ -95,7 +95,7 @@ func run(tb testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// wire is a veth pair: a port on one end, a plain socket on the other.
+// cable is a veth pair: a port on one end, a plain socket on the other.
 //
 //	near (Port) ──── far (peer)
 type cable struct {
@@ -110,6 +110,13 @@ func newCable(tb testing.TB, workers int) *cable {
 	c.ip("link add near mtu 1500 type veth peer far")
 	c.ip("link set near up")
 	c.ip("link set far up")
+	// Until the kernel has seen the carrier it swallows what is sent, without
+	// an error (noop_enqueue in net/sched/sch_generic.c).
+	near, far := newPeer(c.netns, "near"), newPeer(c.netns, "far")
+	connected(tb, near, far)
+	connected(tb, far, near)
+	near.close()
+	far.close()
 	c.port = c.open(Config{Interface: "near", Workers: workers, Promiscuous: true})
 	c.far = newPeer(c.netns, "far")
 	return c
@@ -145,8 +152,26 @@ func newPeer(n netns, ifname string) *peer {
 		must(n.tb, unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20))
 		must(n.tb, unix.Bind(p.fd, &unix.SockaddrLinklayer{Ifindex: int(ifr.Uint32()), Protocol: 0x0300}))
 	})
-	n.tb.Cleanup(func() { unix.Close(p.fd) })
+	n.tb.Cleanup(p.close)
 	return p
+}
+
+func (p *peer) close() {
+	if p.fd >= 0 {
+		unix.Close(p.fd)
+	}
+	p.fd = -1
+}
+
+// connected waits until what from sends arrives at to.
+func connected(tb testing.TB, from, to *peer) {
+	tb.Helper()
+	for start := time.Now(); time.Since(start) < patience; {
+		if from.send(build(recipe{payload: 18})) == nil && readable(tb, to.fd, time.Millisecond) {
+			return
+		}
+	}
+	tb.Fatal("no frame passes the veth pair")
 }
 
 // send sends a frame and returns the kernel's opinion.
