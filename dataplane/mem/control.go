@@ -29,6 +29,10 @@ type Config struct {
 	// slot has that much memory, fewer Slots. Push drops a longer frame with
 	// TxRefused.
 	FrameSize int
+	// NoPartial and NoGSO make the port one whose far end can't complete a
+	// checksum, or can't segment: Push then does it in software and sends what
+	// owes nothing. NoPartial implies NoGSO, as in the kernel.
+	NoPartial, NoGSO bool
 	// Restore is how many leading bytes of each frame a loop port makes good
 	// at each Pull, at 2 ns for 64: set it when what is measured rewrites
 	// frames in place. Valid only for NewLoop.
@@ -100,6 +104,7 @@ func newPort(cfg Config) *Port {
 	if cfg.Workers < 1 || cfg.Slots < 1 || cfg.FrameSize < 1 || cfg.FrameSize > dataplane.MaxFrame || cfg.Restore < 0 {
 		panic(fmt.Sprintf("mem: config out of bounds: %+v", cfg))
 	}
+	cfg.NoGSO = cfg.NoGSO || cfg.NoPartial
 	cfg.Slots = 1 << bits.Len(uint(cfg.Slots-1))
 	return &Port{
 		queues:   make([]queue, cfg.Workers),
@@ -117,8 +122,10 @@ func (p *Port) Inject(worker int, frames ...Frame) int {
 	}
 	p.inject.Lock()
 	defer p.inject.Unlock()
+	r := p.queues[worker].in
+	defer r.publish()
 	for i, f := range frames {
-		if p.queues[worker].in.put(f.Data, f.Owes) != dataplane.None {
+		if r.put(f.Data, f.Owes) != dataplane.None {
 			return i
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"heddle/dataplane"
+	"heddle/dataplane/offload"
 )
 
 // Port is a dataplane.Port in memory. New, Pair and NewLoop make it.
@@ -33,8 +34,9 @@ type queue struct {
 	// loop is what a loop port gives; nil on others.
 	loop []dataplane.Frame
 	// pristine holds the first cfg.Restore bytes of each frame of loop.
-	pristine [][]byte
-	_        [line]byte
+	pristine  [][]byte
+	segmenter offload.Segmenter
+	_         [line]byte
 }
 
 // Pull implements dataplane.Port. It lends the frames where they lie, at about
@@ -46,6 +48,7 @@ func (p *Port) Pull(b *dataplane.Batch) {
 		p.pullLoop(q, b)
 	} else {
 		pullRing(q, b)
+		b.More = b.N > frames // What is on loan takes up the ring.
 	}
 	if b.N > frames {
 		p.counters.Rx(b.Worker, b.N-frames, b.Bytes-bytes)
@@ -92,6 +95,7 @@ func (p *Port) Push(b *dataplane.Batch) {
 		frames, bytes = count(b)
 	} else {
 		frames, bytes = p.pushRing(q, b)
+		q.out.publish()
 	}
 	if frames > 0 {
 		p.counters.Tx(b.Worker, frames, bytes)
@@ -109,6 +113,11 @@ func count(b *dataplane.Batch) (frames, bytes int) {
 func (p *Port) pushRing(q *queue, b *dataplane.Batch) (frames, bytes int) {
 	for s := b.Sel; s != 0; s &= s - 1 {
 		f := &b.Frames[dataplane.First(s)]
+		if p.cfg.NoGSO && f.Owes.GSO() || p.cfg.NoPartial && f.Owes.Partial() {
+			n, m := p.pushSettled(q, b.Worker, f)
+			frames, bytes = frames+n, bytes+m
+			continue
+		}
 		if d := q.out.put(f.Bytes(), f.Owes); d != dataplane.None {
 			p.counters.Drop(b.Worker, d, 1)
 			continue
