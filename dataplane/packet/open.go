@@ -117,8 +117,12 @@ func (q *queue) open(ifi *net.Interface, promiscuous bool) error {
 	if err := setOptions(q.fd); err != nil {
 		return err
 	}
-	q.ring, q.slots, err = mapRing(q.fd)
-	return err
+	if q.ring, err = mapRing(q.fd); err != nil {
+		return err
+	}
+	q.slots = slotsOf(q.ring)
+	q.scratch = q.ring[slotsPerBlock*slotLen : blockLen : blockLen]
+	return nil
 }
 
 // duplicate returns a descriptor of the library's socket that is the caller's.
@@ -162,7 +166,7 @@ func (p *Port) Close() error {
 			if err := unix.Munmap(q.ring); err != nil {
 				errs = append(errs, fmt.Errorf("munmap: %w", err))
 			}
-			q.ring, q.slots = nil, nil
+			q.ring, q.slots, q.scratch = nil, nil, nil
 		}
 		if q.fd >= 0 {
 			if err := unix.Close(q.fd); err != nil {

@@ -3,13 +3,13 @@
 package packet
 
 import (
-	"encoding/binary"
 	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"heddle/dataplane"
+	"heddle/dataplane/offload"
 	"heddle/dataplane/wire"
 )
 
@@ -37,7 +37,11 @@ type queue struct {
 	// nothing, so that two of them in a row mean that the socket has an error.
 	idle bool
 
-	out outbox
+	out       outbox
+	segmenter offload.Segmenter
+	// scratch is where segments are made: memory of the ring that no slot
+	// takes up.
+	scratch []byte
 }
 
 // Pull implements dataplane.Port. The frames lie in the ring: a frame costs the
@@ -113,31 +117,23 @@ func lend(f *dataplane.Frame, slot []byte, hdr *unix.Tpacket2Hdr, status uint32)
 	if f.Len > dataplane.MaxFrame {
 		return dataplane.RxTruncated
 	}
+	if owes && !offload.Check(f.Bytes(), &f.Owes) {
+		return dataplane.RxBadOffload
+	}
 	return dataplane.None
 }
 
 // restoreTag puts the tag that came beside the frame back between its MACs and
-// its EtherType, or returns false if the frame has no place for one. It costs
-// 12 bytes moved.
+// its EtherType, or returns false if the frame has no place for one.
 func restoreTag(f *dataplane.Frame, hdr *unix.Tpacket2Hdr, status uint32) bool {
-	if f.Len < wire.EthTypeOff {
-		return false
-	}
 	tpid := uint16(wire.EtherTypeVLAN)
 	if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
 		tpid = hdr.Vlan_tpid
 	}
+	if !offload.InsertVLAN(f.WithHeadroom(wire.VLANTagLen), hdr.Vlan_tci, tpid, &f.Owes) {
+		return false
+	}
 	f.Off -= wire.VLANTagLen
 	f.Len += wire.VLANTagLen
-	frame := f.Bytes()
-	copy(frame[:wire.EthTypeOff], frame[wire.VLANTagLen:])
-	binary.BigEndian.PutUint16(frame[wire.EthTypeOff:], tpid)
-	binary.BigEndian.PutUint16(frame[wire.EthTypeOff+2:], hdr.Vlan_tci)
-	if f.Owes.Partial() {
-		f.Owes.CsumStart += wire.VLANTagLen
-	}
-	if f.Owes.HdrLen != 0 {
-		f.Owes.HdrLen += wire.VLANTagLen
-	}
 	return true
 }

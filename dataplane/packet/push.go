@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"heddle/dataplane"
+	"heddle/dataplane/offload"
 	"heddle/dataplane/wire"
 )
 
@@ -35,46 +36,58 @@ func (o *outbox) init() {
 	}
 }
 
+// add puts a frame into the outbox, behind the virtio-net header that tells
+// the kernel what it owes: the header is written into the frame's headroom.
+func (o *outbox) add(n int, f *dataplane.Frame) {
+	piece := f.WithHeadroom(wire.VNetHdrLen)
+	var h wire.VNetHdr
+	if f.Owes.Partial() || f.Owes.GSO() {
+		h = f.Owes
+		h.Flags &= wire.VNetNeedsCsum // Nothing else is for the sender to say.
+		// The kernel puts that many bytes of a long frame in one piece of
+		// memory (packet_snd in net/packet/af_packet.c): the headers, not all
+		// that whoever made the frame had in one piece.
+		h.HdrLen = uint16(offload.HeaderLen(f.Bytes(), &f.Owes))
+	}
+	h.Encode(piece)
+	o.iovs[n].Base = unsafe.SliceData(piece)
+	o.iovs[n].Len = uint64(len(piece))
+}
+
 // Push implements dataplane.Port. On a veth the system call runs the receiving
 // stack too: about 1.2 µs a frame before the receiver's own work.
 func (p *Port) Push(b *dataplane.Batch) {
-	o := &p.queues[b.Worker].out
+	q := &p.queues[b.Worker]
+	o := &q.out
 	n, bytes := 0, 0
 	for s := b.Sel; s != 0; s &= s - 1 {
 		i := dataplane.First(s)
-		f := &b.Frames[i]
-		piece := f.WithHeadroom(wire.VNetHdrLen)
-		putHeader(piece, f)
-		o.iovs[n].Base = unsafe.SliceData(piece)
-		o.iovs[n].Len = uint64(len(piece))
+		o.add(n, &b.Frames[i])
 		o.of[n] = uint8(i)
-		bytes += f.Len
+		bytes += b.Frames[i].Len
 		n++
 	}
 	frames := n
-	retried := false
 	for done := 0; done < n; {
-		sent, errno := sendmmsg(p.queues[b.Worker].fd, o.msgs[done:n])
-		if errno == 0 && sent > 0 {
-			done += sent
+		sent, errno := q.send(done, n)
+		done += sent
+		if errno == 0 {
 			continue
 		}
-		d := dropFor(errno)
-		lost := 1
-		if d == dataplane.TxDown {
-			// The first send after an interface came back up reports the
-			// error of its having been down (sock_error); a second tells.
-			if !retried {
-				retried = true
-				continue
-			}
+		lost, d := 1, dropFor(errno)
+		switch {
+		case d == dataplane.TxDown:
 			lost = n - done
+		case errno == unix.EINVAL:
+			d = q.settle(&b.Frames[o.of[done]], done)
 		}
-		for _, i := range o.of[done : done+lost] {
-			bytes -= b.Frames[i].Len
+		if d != dataplane.None {
+			for _, i := range o.of[done : done+lost] {
+				bytes -= b.Frames[i].Len
+			}
+			p.counters.Drop(b.Worker, d, lost)
+			frames -= lost
 		}
-		p.counters.Drop(b.Worker, d, lost)
-		frames -= lost
 		done += lost
 	}
 	clear(o.iovs[:n])
@@ -83,34 +96,18 @@ func (p *Port) Push(b *dataplane.Batch) {
 	}
 }
 
-// putHeader writes the virtio-net header of f to the first bytes of piece.
-func putHeader(piece []byte, f *dataplane.Frame) {
-	var h wire.VNetHdr
-	if f.Owes.Partial() || f.Owes.GSO() {
-		h = f.Owes
-		h.Flags &= wire.VNetNeedsCsum // Nothing else is for the sender to say.
-		h.HdrLen = headerLen(f)
+// send sends the messages from first to end, and returns how many went out,
+// or 0 and the error of the first one. It returns early, without an error,
+// where one in the middle fails.
+//
+// The first send after an interface came back up reports the error of its
+// having been down (sock_error): what is down is asked a second time.
+func (q *queue) send(first, end int) (int, syscall.Errno) {
+	n, errno := sendmmsg(q.fd, q.out.msgs[first:end])
+	if errno != 0 && dropFor(errno) == dataplane.TxDown {
+		n, errno = sendmmsg(q.fd, q.out.msgs[first:end])
 	}
-	h.Encode(piece)
-}
-
-// headerLen returns the length of the headers of a GSO frame up to the TCP or
-// UDP header's end, 0 where that is not to be told without looking into L3. The
-// kernel puts that many bytes of a long frame in one piece of memory
-// (packet_snd in net/packet/af_packet.c), so that it must not be too large.
-func headerLen(f *dataplane.Frame) uint16 {
-	const udpHdrLen, tcpDataOffset = 8, 12
-	if !f.Owes.Partial() || !f.Owes.GSO() {
-		return 0
-	}
-	if f.Owes.GSOType == wire.VNetGSOUDPL4 {
-		return f.Owes.CsumStart + udpHdrLen
-	}
-	frame := f.Bytes()
-	if at := int(f.Owes.CsumStart) + tcpDataOffset; at < len(frame) {
-		return f.Owes.CsumStart + uint16(frame[at]>>4)*4
-	}
-	return 0
+	return n, errno
 }
 
 // sendmmsg sends messages until one fails, and returns how many went out, or

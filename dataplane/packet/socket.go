@@ -82,8 +82,8 @@ func setOptions(fd int) error {
 	return nil
 }
 
-// mapRing gives the socket its ring, and returns the mapping and its slots.
-func mapRing(fd int) (ring []byte, slots [][]byte, err error) {
+// mapRing gives the socket its ring and returns the mapping.
+func mapRing(fd int) ([]byte, error) {
 	req := unix.TpacketReq{
 		Block_size: blockLen,
 		Block_nr:   blocks,
@@ -91,19 +91,25 @@ func mapRing(fd int) (ring []byte, slots [][]byte, err error) {
 		Frame_nr:   blocks * slotsPerBlock,
 	}
 	if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
-		return nil, nil, fmt.Errorf("setsockopt PACKET_RX_RING (%d MB): %w", blocks*blockLen>>20, err)
+		return nil, fmt.Errorf("setsockopt PACKET_RX_RING (%d MB): %w", blocks*blockLen>>20, err)
 	}
-	ring, err = unix.Mmap(fd, 0, blocks*blockLen, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	ring, err := unix.Mmap(fd, 0, blocks*blockLen, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return nil, nil, fmt.Errorf("mmap the ring: %w", err)
+		return nil, fmt.Errorf("mmap the ring: %w", err)
 	}
+	return ring, nil
+}
+
+// slotsOf returns the slots of a ring, in the order in which they are filled.
+func slotsOf(ring []byte) [][]byte {
+	slots := make([][]byte, 0, blocks*slotsPerBlock)
 	for block := range blocks {
 		for i := range slotsPerBlock {
 			at := block*blockLen + i*slotLen
 			slots = append(slots, ring[at:at+slotLen:at+slotLen])
 		}
 	}
-	return ring, slots, nil
+	return slots
 }
 
 // joinFanout puts the sockets into a new fanout group of the kernel's choice
