@@ -63,19 +63,12 @@ func (s *Segmenter) Begin(frame []byte, h *wire.VNetHdr) bool {
 		return false
 	}
 	s.frame, s.gsoLayout, s.at, s.done, s.noSum = frame, g, g.hdr, false, false
-	proto := uint8(wire.ProtoTCP)
-	if g.udp {
-		proto = wire.ProtoUDP
-	}
-	if g.v6 {
-		ip, _ := wire.IPv6At(frame, g.l3)
-		s.l4Sum = wire.PseudoSum6(ip.Src(), ip.Dst(), proto, 0)
-	} else {
+	s.l4Sum = s.pseudoSum(h.Partial())
+	if !g.v6 {
 		ip, _ := wire.IPv4At(frame, g.l3)
 		s.id = ip.ID()
-		s.l4Sum = wire.PseudoSum4(ip.Src(), ip.Dst(), proto, 0)
 		s.ipSum = wire.Sum(frame[g.l3:g.l3+ip.HdrLen()], 0) +
-			less(uint16(ip.TotalLen())) + less(ip.ID()) + less(ip.Checksum()) //nolint:gosec // Read from 16 bits.
+			less(uint16(ip.TotalLen())) + less(ip.ID()) + less(ip.Checksum())
 	}
 	if g.udp {
 		u, _ := wire.UDPAt(frame, g.l4)
@@ -86,9 +79,36 @@ func (s *Segmenter) Begin(frame []byte, h *wire.VNetHdr) bool {
 	t, _ := wire.TCPAt(frame, g.l4)
 	s.seq = t.Seq()
 	s.flags = binary.BigEndian.Uint16(t[tcpFlagsOff:])
-	s.l4Sum = wire.Sum(frame[g.l4:g.hdr], s.l4Sum) + less(uint16(s.seq>>16)) + //nolint:gosec // Its halves.
-		less(uint16(s.seq)) + less(s.flags) + less(t.Checksum()) //nolint:gosec // Its halves.
+	s.l4Sum = wire.Sum(frame[g.l4:g.hdr], s.l4Sum) + less(uint16(s.seq>>16)) +
+		less(uint16(s.seq)) + less(s.flags) + less(t.Checksum())
 	return true
+}
+
+// pseudoSum returns the partial sum of the pseudo-header but for the length.
+//
+// Extension headers may include a routing header, and then the destination in
+// the pseudo-header is the last hop's and not the IPv6 header's (RFC 8200
+// 8.1). The checksum that came with the frame has it, so it is taken from there.
+func (s *Segmenter) pseudoSum(partial bool) uint32 {
+	proto, csumOff := uint8(wire.ProtoTCP), wire.TCPCsumOff
+	if s.udp {
+		proto, csumOff = wire.ProtoUDP, wire.UDPCsumOff
+	}
+	if !s.v6 {
+		ip, _ := wire.IPv4At(s.frame, s.l3)
+		return wire.PseudoSum4(ip.Src(), ip.Dst(), proto, 0)
+	}
+	field := binary.BigEndian.Uint16(s.frame[s.l4+csumOff:])
+	l4Len := wire.Fold(uint32(len(s.frame) - s.l4))
+	switch {
+	case s.l4 == s.l3+wire.IPv6HdrLen || !partial && s.udp && field == 0:
+		ip, _ := wire.IPv6At(s.frame, s.l3)
+		return wire.PseudoSum6(ip.Src(), ip.Dst(), proto, 0)
+	case partial:
+		return uint32(field) + less(l4Len)
+	default: // All of it sums to ones.
+		return uint32(^wire.Fold(wire.Sum(s.frame[s.l4:], 0))) + less(l4Len)
+	}
 }
 
 // less is what takes a word out of a partial sum (RFC 1624).
@@ -123,7 +143,7 @@ func (s *Segmenter) Next(dst []byte) int {
 	s.done = s.at == len(s.frame)
 
 	s.finishIP(dst, length)
-	l4Len := uint16(length - s.l4) //nolint:gosec // locate has bounded the packet.
+	l4Len := uint16(length - s.l4) // locate has bounded the packet.
 	acc := s.l4Sum + uint32(l4Len)
 	if s.udp {
 		s.finishUDP(dst, l4Len, acc, payload)
@@ -136,11 +156,11 @@ func (s *Segmenter) Next(dst []byte) int {
 func (s *Segmenter) finishIP(dst []byte, length int) {
 	if s.v6 {
 		ip, _ := wire.IPv6At(dst, s.l3)
-		ip.SetPayloadLen(uint16(length - s.l3 - wire.IPv6HdrLen)) //nolint:gosec // locate has bounded the packet.
+		ip.SetPayloadLen(uint16(length - s.l3 - wire.IPv6HdrLen)) // locate has bounded the packet.
 		return
 	}
 	ip, _ := wire.IPv4At(dst, s.l3)
-	total := uint16(length - s.l3) //nolint:gosec // locate has bounded the packet.
+	total := uint16(length - s.l3) // locate has bounded the packet.
 	ip.SetTotalLen(total)
 	ip.SetID(s.id)
 	ip.SetChecksum(^wire.Fold(s.ipSum + uint32(total) + uint32(s.id)))
@@ -166,8 +186,8 @@ func (s *Segmenter) finishTCP(dst []byte, acc uint32, payload []byte, first bool
 		flags &^= wire.TCPFin | wire.TCPPsh
 	}
 	t.SetSeq(s.seq)
-	t.SetFlags(uint8(flags)) //nolint:gosec // The lower 8 bits are the flags.
+	t.SetFlags(uint8(flags))
 	acc += s.seq>>16 + s.seq&0xffff + uint32(flags)
 	t.SetChecksum(^wire.Fold(wire.Sum(payload, acc)))
-	s.seq += uint32(len(payload)) //nolint:gosec // A payload of a frame fits.
+	s.seq += uint32(len(payload))
 }

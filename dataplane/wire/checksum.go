@@ -83,7 +83,7 @@ func Fold(acc uint32) uint16 {
 // length is that of the L4 header and payload in bytes.
 func PseudoSum4(src, dst uint32, proto uint8, length int) uint32 {
 	return src>>16 + src&0xffff + dst>>16 + dst&0xffff + uint32(proto) +
-		uint32(length)>>16 + uint32(length)&0xffff //nolint:gosec // A length of a frame fits.
+		uint32(length)>>16 + uint32(length)&0xffff
 }
 
 // PseudoSum6 returns the partial sum of the IPv6 pseudo-header (RFC 8200 8.1):
@@ -91,7 +91,7 @@ func PseudoSum4(src, dst uint32, proto uint8, length int) uint32 {
 // upper layer's, not an extension header's.
 func PseudoSum6(src, dst *[16]byte, proto uint8, length int) uint32 {
 	return Sum(dst[:], Sum(src[:], uint32(proto))) +
-		uint32(length)>>16 + uint32(length)&0xffff //nolint:gosec // A length of a frame fits.
+		uint32(length)>>16 + uint32(length)&0xffff
 }
 
 // Delta is what a change of covered bytes adds to a folded sum: ~m + m' of

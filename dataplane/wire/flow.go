@@ -29,7 +29,7 @@ const mapped = 0xffff << 32
 func is4(a [2]uint64) bool { return a[0] == 0 && a[1]>>32 == 0xffff }
 
 // Proto returns the IP protocol.
-func (f Flow) Proto() uint8 { return uint8(f.vniProto) } //nolint:gosec // The lower 8 bits are meant.
+func (f Flow) Proto() uint8 { return uint8(f.vniProto) }
 
 // VNI returns the network identifier, 24 bits; ParseFlow leaves it 0.
 func (f Flow) VNI() uint32 { return f.vniProto >> 8 }
@@ -50,10 +50,10 @@ func (f Flow) WithProto(proto uint8) Flow {
 func (f Flow) Is4() bool { return is4(f.Src) }
 
 // Src4 returns the IPv4 source address; valid only if Is4.
-func (f Flow) Src4() uint32 { return uint32(f.Src[1]) } //nolint:gosec // The lower 32 bits are meant.
+func (f Flow) Src4() uint32 { return uint32(f.Src[1]) }
 
 // Dst4 returns the IPv4 destination address; valid only if Is4.
-func (f Flow) Dst4() uint32 { return uint32(f.Dst[1]) } //nolint:gosec // The lower 32 bits are meant.
+func (f Flow) Dst4() uint32 { return uint32(f.Dst[1]) }
 
 // SrcAddr returns the source address for people, IPv4's unmapped.
 func (f Flow) SrcAddr() netip.Addr { return flowAddr(f.Src) }

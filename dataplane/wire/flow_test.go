@@ -82,11 +82,11 @@ func TestFlowHash(t *testing.T) {
 	var turned, pairs int
 	for range 200 {
 		words := [5]uint64{r.Uint64(), r.Uint64(), r.Uint64(), r.Uint64(), r.Uint64()}
-		h := (*(*Flow)(unsafe.Pointer(&words))).Hash(1)
+		h := (*Flow)(unsafe.Pointer(&words)).Hash(1)
 		for bit := range 320 {
 			w := words
 			w[bit/64] ^= 1 << (bit % 64)
-			d := bits.OnesCount64(h ^ (*(*Flow)(unsafe.Pointer(&w))).Hash(1))
+			d := bits.OnesCount64(h ^ (*Flow)(unsafe.Pointer(&w)).Hash(1))
 			if d < 8 {
 				t.Fatalf("bit %d turns only %d bits of the hash", bit, d)
 			}

@@ -1,6 +1,9 @@
 package wire
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestParseLayers(t *testing.T) {
 	for _, c := range []struct {
@@ -20,7 +23,7 @@ func TestParseLayers(t *testing.T) {
 		if !ok || got != c.want {
 			t.Errorf("%s: %+v, %v; want %+v", c.name, got, ok, c.want)
 		}
-		padded := append(frame[:len(frame):len(frame)], make([]byte, 20)...)
+		padded := slices.Concat(frame, make([]byte, 20))
 		if got, ok := ParseLayers(padded); !ok || got != c.want {
 			t.Errorf("%s padded: %+v, %v; want %+v", c.name, got, ok, c.want)
 		}
