@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -103,50 +102,86 @@ func delAddress(index int, a address) error {
 	return changeAddress(unix.RTM_DELADDR, 0, index, a)
 }
 
+// setAddresses adds what is wanted and then removes what is stale: an interface
+// that loses its last IPv4 address loses its routes too.
 func (c *configuration) setAddresses() error {
+	before, err := addresses(c.link.Attrs().Index)
+	if err != nil {
+		return err
+	}
+	var keep, stale []address
+	for _, a := range before {
+		if a.ours && !slices.Contains(c.want.Addresses, a.prefix) {
+			stale = append(stale, a)
+		} else {
+			keep = append(keep, a)
+		}
+	}
+	// IPv6 has an address once only, whatever the prefix length.
+	first := func(a address) bool {
+		return a.prefix.Addr().Is6() && slices.ContainsFunc(c.want.Addresses, func(p netip.Prefix) bool { return p.Addr() == a.prefix.Addr() })
+	}
+	for _, a := range stale {
+		if first(a) {
+			if err := c.dropAddress(a); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range c.want.Addresses {
+		if slices.ContainsFunc(keep, func(a address) bool { return a.prefix == p }) {
+			continue
+		}
+		a := address{prefix: p, ours: true}
+		if err := c.addAddress(a); err != nil {
+			return err
+		}
+		keep = append(keep, a)
+	}
+	for _, a := range stale {
+		if !first(a) {
+			if err := c.dropAddress(a); err != nil {
+				return err
+			}
+		}
+	}
+	return c.restoreAddresses(keep)
+}
+
+// restoreAddresses adds those that are missing: an IPv4 address takes others of
+// its subnet along when it goes (promote_secondaries is off).
+func (c *configuration) restoreAddresses(keep []address) error {
 	index := c.link.Attrs().Index
 	have, err := addresses(index)
 	if err != nil {
 		return err
 	}
-	for _, a := range have {
-		if !a.ours || slices.Contains(c.want.Addresses, a.prefix) {
+	for _, a := range keep {
+		if slices.ContainsFunc(have, func(b address) bool { return a.prefix == b.prefix }) {
 			continue
 		}
-		if err := delAddress(index, a); err != nil {
-			return fmt.Errorf("remove stale address %s: %w", a.prefix, err)
-		}
-		c.did(func() error { return existing(addAddress(index, a)) })
-	}
-	// Removing an IPv4 address takes others of its subnet along
-	// (promote_secondaries is off), so what is left is asked for again.
-	left, err := addresses(index)
-	if err != nil {
-		return err
-	}
-	has := func(all []address, p netip.Prefix) bool {
-		return slices.ContainsFunc(all, func(a address) bool { return a.prefix == p })
-	}
-	for _, a := range have {
-		// Those of others that went along are put back, like the wanted ones.
-		if !a.ours && !has(left, a.prefix) {
-			if err := existing(addAddress(index, a)); err != nil {
-				return fmt.Errorf("restore address %s: %w", a.prefix, err)
-			}
+		if err := existing(addAddress(index, a)); err != nil {
+			return fmt.Errorf("restore address %s: %w", a.prefix, err)
 		}
 	}
-	for _, p := range c.want.Addresses {
-		if has(left, p) {
-			continue
-		}
-		a := address{prefix: p, ours: true}
-		if err := addAddress(index, a); err != nil {
-			return fmt.Errorf("add address %s: %w", p, err)
-		}
-		if !has(have, p) {
-			c.did(func() error { return delAddress(index, a) })
-		}
+	return nil
+}
+
+func (c *configuration) addAddress(a address) error {
+	index := c.link.Attrs().Index
+	if err := addAddress(index, a); err != nil {
+		return fmt.Errorf("add address %s: %w", a.prefix, err)
 	}
+	c.did(func() error { return gone(delAddress(index, a)) })
+	return nil
+}
+
+func (c *configuration) dropAddress(a address) error {
+	index := c.link.Attrs().Index
+	if err := gone(delAddress(index, a)); err != nil {
+		return fmt.Errorf("remove stale address %s: %w", a.prefix, err)
+	}
+	c.did(func() error { return existing(addAddress(index, a)) })
 	return nil
 }
 
@@ -164,95 +199,4 @@ func gone(err error) error {
 		return nil
 	}
 	return err
-}
-
-// defaultRoutes lists the main table's of a family.
-func defaultRoutes(family int) ([]netlink.Route, error) {
-	all, err := dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	return slices.DeleteFunc(all, func(r netlink.Route) bool {
-		ones := 0
-		if r.Dst != nil {
-			ones, _ = r.Dst.Mask.Size()
-		}
-		return ones > 0 || r.Type != unix.RTN_UNICAST
-	}), nil
-}
-
-// routePlan is what setRoutes does.
-type routePlan struct{ remove, add []netlink.Route }
-
-// planRoutes finds out what is to be done, and whether another's default route
-// is in the way.
-func (c *configuration) planRoutes() (p routePlan, err error) {
-	index := c.link.Attrs().Index
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		want := slices.IndexFunc(c.want.DefaultRoutes, func(a netip.Addr) bool { return a.Is4() == (family == unix.AF_INET) })
-		have, err := defaultRoutes(family)
-		if err != nil {
-			return p, err
-		}
-		there := false
-		for _, r := range have {
-			ours := r.Protocol == Protocol && r.LinkIndex == index
-			switch {
-			case ours && want >= 0 && r.Gw.Equal(c.want.DefaultRoutes[want].AsSlice()):
-				there = true
-			case ours:
-				p.remove = append(p.remove, r)
-			case want >= 0:
-				return p, fmt.Errorf("%w via %s (add the port without a default route, or remove that one)", ErrDefaultRoute, describe(r))
-			}
-		}
-		if want >= 0 && !there {
-			p.add = append(p.add, c.route(c.want.DefaultRoutes[want]))
-		}
-	}
-	return p, nil
-}
-
-func describe(r netlink.Route) string {
-	device := fmt.Sprintf("interface number %d", r.LinkIndex)
-	if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-		device = link.Attrs().Name
-	}
-	if len(r.Gw) == 0 {
-		return device
-	}
-	return r.Gw.String() + " dev " + device
-}
-
-func (c *configuration) route(gateway netip.Addr) netlink.Route {
-	r := netlink.Route{
-		LinkIndex: c.link.Attrs().Index,
-		Gw:        gateway.AsSlice(),
-		Protocol:  Protocol,
-		Table:     unix.RT_TABLE_MAIN,
-	}
-	covered := slices.ContainsFunc(c.want.Addresses, func(p netip.Prefix) bool { return p.Contains(gateway) })
-	if !covered {
-		r.Flags = int(netlink.FLAG_ONLINK)
-	}
-	return r
-}
-
-func (c *configuration) setRoutes(p routePlan) error {
-	for _, r := range p.remove {
-		// It may have gone along with its address.
-		if err := gone(netlink.RouteDel(&r)); err != nil {
-			return fmt.Errorf("remove stale default route via %s: %w", r.Gw, err)
-		}
-		c.did(func() error { return existing(netlink.RouteAdd(&r)) })
-	}
-	for _, r := range p.add {
-		if err := netlink.RouteAdd(&r); err != nil {
-			return fmt.Errorf("add default route via %s: %w", r.Gw, err)
-		}
-		c.did(func() error { return gone(netlink.RouteDel(&r)) })
-	}
-	return nil
 }

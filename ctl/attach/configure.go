@@ -92,7 +92,7 @@ func (c *configuration) apply(ctx context.Context) error {
 	}
 	c.link = link
 	// What can be refused without a change comes first.
-	routes, err := c.planRoutes()
+	stale, err := c.staleRoutes()
 	if err != nil {
 		return err
 	}
@@ -102,8 +102,9 @@ func (c *configuration) apply(ctx context.Context) error {
 		c.enableIPv6,
 		func() error { return c.setUp(c.link) },
 		c.setLoopbackUp,
+		func() error { return c.removeRoutes(stale) },
 		c.setAddresses,
-		func() error { return c.setRoutes(routes) },
+		c.addRoutes,
 		func() error { return c.await(ctx) },
 	} {
 		if err := expired(ctx); err != nil {
@@ -149,7 +150,7 @@ func (c *configuration) enableIPv6() error {
 	path := sysctlIPv6(c.want.Name)
 	before, err := os.ReadFile(path) //nolint:gosec // The name is that of an interface that exists.
 	if errors.Is(err, os.ErrNotExist) {
-		return errors.New("the kernel has no IPv6, but an IPv6 address is asked for")
+		return errors.New("an IPv6 address is asked for, but the interface can have none (the kernel has no IPv6, or its MTU is under 1280)")
 	} else if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
@@ -177,6 +178,22 @@ func (c *configuration) setLoopbackUp() error {
 	if err != nil {
 		return fmt.Errorf("lo: look up: %w", err)
 	}
+	index := lo.Attrs().Index
+	before, err := addresses(index)
+	if err != nil {
+		return err
+	}
+	if len(before) == 0 {
+		// The kernel gives it 127.0.0.1 when it comes up, and leaves it that
+		// when it goes down.
+		c.did(func() error {
+			after, err := addresses(index)
+			for _, a := range after {
+				err = errors.Join(err, gone(delAddress(index, a)))
+			}
+			return err
+		})
+	}
 	return c.setUp(lo)
 }
 
@@ -193,7 +210,7 @@ func (c *configuration) setUp(link netlink.Link) error {
 
 // await returns when the interface passes frames.
 func (c *configuration) await(ctx context.Context) error {
-	events, err := subscribe(unix.RTNLGRP_LINK)
+	events, err := subscribe([]option{{unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.RTNLGRP_LINK}})
 	if err != nil {
 		return err
 	}

@@ -183,8 +183,9 @@ func (ns *Namespace) Close() error {
 	return err
 }
 
-// errGoexit is what Do returns for a function that ended its goroutine.
-var errGoexit = errors.New("the function called runtime.Goexit")
+// errGoexit is what Do returns for a function that ended its goroutine, as
+// t.Fatal does.
+var errGoexit = errors.New("the function ended its goroutine")
 
 // Do runs f on a thread inside the namespace and returns its error. f runs on
 // a goroutine of its own, locked to its thread; goroutines that f starts are
@@ -196,14 +197,14 @@ func (ns *Namespace) Do(f func() error) error {
 		err := errGoexit
 		defer func() { done <- err }()
 		runtime.LockOSThread()
-		err = ns.inside(f, &err)
+		err = ns.inside(f)
 	}()
 	return <-done
 }
 
 // inside unlocks the thread only if it is back where it was: a goroutine that
 // ends locked takes its thread with it.
-func (ns *Namespace) inside(f func() error, result *error) error {
+func (ns *Namespace) inside(f func() error) error {
 	before, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		runtime.UnlockOSThread()
@@ -219,7 +220,6 @@ func (ns *Namespace) inside(f func() error, result *error) error {
 			runtime.UnlockOSThread()
 		}
 	}()
-	*result = errGoexit
 	return f()
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -42,7 +41,7 @@ func (ns *Namespace) Silence(name string) (io.Closer, error) {
 		}
 		c, err := silenceTCX(index, program)
 		if errors.Is(err, ebpf.ErrNotSupported) {
-			c, err = ns.silenceClsact(index, program)
+			c, err = silenceClsact(index, program)
 		}
 		// What it is attached to holds the program.
 		if err = errors.Join(err, program.Close()); err != nil {
@@ -74,16 +73,12 @@ func loadSilencer() (*ebpf.Program, error) {
 
 // silenceTCX puts the program before all others of the interface.
 func silenceTCX(index int, program *ebpf.Program) (io.Closer, error) {
-	l, err := link.AttachTCX(link.TCXOptions{
+	return link.AttachTCX(link.TCXOptions{
 		Interface: index,
 		Program:   program,
 		Attach:    ebpf.AttachTCXIngress,
 		Anchor:    link.Head(),
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &once{close: l.Close}, nil
 }
 
 // silenced tells whether somebody's silencer is attached by tcx, which lives
@@ -105,25 +100,4 @@ func silenced(index int) bool {
 		}
 	}
 	return false
-}
-
-// once is a Closer that closes once and returns nil afterwards.
-type once struct {
-	mu    sync.Mutex
-	close func() error
-}
-
-// Close lets the stack have the interface's frames again. Of an interface
-// that is gone, nothing is left to close.
-func (o *once) Close() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.close == nil {
-		return nil
-	}
-	err := o.close()
-	if err == nil {
-		o.close = nil
-	}
-	return err
 }

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -26,8 +26,8 @@ func clsact(index int) netlink.Qdisc {
 	}}
 }
 
-// silenceClsact is silenceTCX for kernels without tcx. It runs inside ns.
-func (ns *Namespace) silenceClsact(index int, program *ebpf.Program) (io.Closer, error) {
+// silenceClsact is silenceTCX for kernels without tcx.
+func silenceClsact(index int, program *ebpf.Program) (io.Closer, error) {
 	made := true
 	if err := netlink.QdiscAdd(clsact(index)); errors.Is(err, unix.EEXIST) {
 		made = false
@@ -46,13 +46,29 @@ func (ns *Namespace) silenceClsact(index int, program *ebpf.Program) (io.Closer,
 	if err != nil {
 		return nil, errors.Join(err, removeFilter(index))
 	}
-	return &once{close: func() error {
-		err := here.Do(func() error { return removeFilter(index) })
-		if err != nil {
-			return fmt.Errorf("%s: %w", ns, err)
-		}
-		return here.Close()
-	}}, nil
+	return &filterCloser{ns: here, index: index}, nil
+}
+
+// filterCloser closes what silenceClsact opened.
+type filterCloser struct {
+	mu    sync.Mutex
+	ns    *Namespace // Open while the filter is there.
+	index int
+}
+
+// Close removes the filter. It can be repeated.
+func (c *filterCloser) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ns == nil {
+		return nil
+	}
+	if err := c.ns.Do(func() error { return removeFilter(c.index) }); err != nil {
+		return fmt.Errorf("%s: interface number %d: %w", c.ns, c.index, err)
+	}
+	err := c.ns.Close()
+	c.ns = nil
+	return err
 }
 
 func replaceFilter(index int, program *ebpf.Program) error {
@@ -141,9 +157,9 @@ func (ns *Namespace) Unsilence(name string) error {
 		if err == nil {
 			err = removeFilter(nl.Attrs().Index)
 		}
-		if err != nil && !errors.Is(err, os.ErrClosed) {
+		if err != nil {
 			return fmt.Errorf("%s: interface %s: unsilence: %w", ns, name, err)
 		}
-		return err
+		return nil
 	})
 }

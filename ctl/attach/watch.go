@@ -38,18 +38,21 @@ const receiveSize = 32 << 10
 // in bytes: some hundred events.
 const backlog = 512 << 10
 
-// subscribe opens a socket that gets the messages of rtnetlink groups of the
-// thread's namespace. Its reads wait in Go's poller, and end when it is closed.
-func subscribe(groups ...int) (*os.File, error) {
+// option is a socket's.
+type option struct{ level, name, value int }
+
+// subscribe opens a socket that gets rtnetlink's messages of the thread's
+// namespace, those of the groups that the options name. Its reads wait in Go's poller, and end when it is closed.
+func subscribe(options []option) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("netlink socket: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "netlink")
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	for _, group := range groups {
+	for _, o := range options {
 		if err == nil {
-			err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+			err = unix.SetsockoptInt(fd, o.level, o.name, o.value)
 		}
 	}
 	if err != nil {
@@ -77,20 +80,12 @@ type Watcher struct {
 // Watch starts to watch own, which must stay open until Close.
 func Watch(own *Namespace) (*Watcher, error) {
 	socket, err := in(own, func() (*os.File, error) {
-		f, err := subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_NSID)
-		if err != nil {
-			return nil, err
-		}
-		fd := int(f.Fd())
-		err = errors.Join(
-			unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1),
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, backlog),
-			unix.SetNonblock(fd, true), // Fd has cleared it.
-		)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("watch links: %w", err), f.Close())
-		}
-		return f, nil
+		return subscribe([]option{
+			{unix.SOL_SOCKET, unix.SO_RCVBUF, backlog},
+			{unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1},
+			{unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.RTNLGRP_LINK},
+			{unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.RTNLGRP_NSID},
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", own, err)

@@ -1,0 +1,260 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+// childEnv makes the test binary a swd that is to be killed: it silences the
+// interface `NSPATH IFNAME`, says so, and waits.
+const childEnv = "HEDDLE_ATTACH_TEST_SILENCE"
+
+func TestMain(m *testing.M) {
+	if job := os.Getenv(childEnv); job != "" {
+		child(job)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func child(job string) {
+	path, name, _ := strings.Cut(job, " ")
+	ns, err := ByPath(path)
+	if err == nil {
+		_, err = ns.Silence(name)
+	}
+	fmt.Println(err)
+	_, _ = os.Stdin.Read(make([]byte, 1)) // Ends with the parent at the latest.
+	runtime.KeepAlive(ns)
+}
+
+// netns is a namespace of a test. It is bound to a path, and dies with the
+// test unless the code under test leaks it.
+type netns struct {
+	*Namespace
+	path string
+}
+
+// newNetNS makes an empty namespace.
+func newNetNS(t *testing.T) *netns {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "hdatt")
+	bindNew(t, path, unix.CLONE_NEWNET, "net")
+	ns, err := ByPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := ns.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			t.Error(err)
+		}
+		unbind(path)
+	})
+	return &netns{ns, path}
+}
+
+// bindNew makes a namespace on a thread of its own and binds it to a path.
+func bindNew(t *testing.T, path string, flag int, kind string) {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // Never unlocked: the thread ends here.
+		err := unix.Unshare(flag)
+		if err == nil {
+			err = unix.Mount("/proc/thread-self/ns/"+kind, path, "", unix.MS_BIND, "")
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unbind(path) })
+}
+
+func unbind(path string) {
+	_ = unix.Unmount(path, unix.MNT_DETACH) // Some tests have done it.
+}
+
+// do runs f inside and fails the test with its error.
+func (n *netns) do(t *testing.T, f func() error) {
+	t.Helper()
+	if err := n.Do(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// link returns facts that must be there.
+func (n *netns) link(t *testing.T, name string) Link {
+	t.Helper()
+	l, err := n.Link(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// addresses lists those of an interface.
+func (n *netns) addresses(t *testing.T, name string) (all []address) {
+	t.Helper()
+	index := n.link(t, name).Index
+	n.do(t, func() (err error) {
+		all, err = addresses(index)
+		return err
+	})
+	return all
+}
+
+// addVeth makes a pair of somebody else's, both ends in the namespace.
+func (n *netns) addVeth(t *testing.T, a, b string) {
+	t.Helper()
+	n.do(t, func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = a
+		pair := netlink.NewVeth(attrs)
+		pair.PeerName = b
+		return netlink.LinkAdd(pair)
+	})
+}
+
+func (n *netns) setUp(t *testing.T, names ...string) {
+	t.Helper()
+	n.do(t, func() error {
+		for _, name := range names {
+			l, err := netlink.LinkByName(name)
+			if err == nil {
+				err = netlink.LinkSetUp(l)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// ip runs iproute2 inside: what it prints is the kernel's state told by
+// somebody else than the code under test.
+func (n *netns) ip(t *testing.T, args string) string {
+	t.Helper()
+	var out []byte
+	n.do(t, func() (err error) {
+		out, err = exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+		return err
+	})
+	return strings.TrimSpace(string(out))
+}
+
+// state is what an atomic change may not leave changed: everything but what
+// the kernel does by itself when a link comes up (carrier, link-local
+// addresses and their routes).
+func (n *netns) state(t *testing.T) string {
+	t.Helper()
+	var s strings.Builder
+	n.do(t, func() error {
+		links, err := netlink.LinkList()
+		for _, l := range links {
+			l := newLink(l)
+			l.Running = false
+			fmt.Fprintf(&s, "%+v\n", l)
+		}
+		return err
+	})
+	for _, show := range []string{"-o addr show", "-4 route show", "-6 route show"} {
+		for line := range strings.Lines(n.ip(t, show)) {
+			if !strings.Contains(line, "fe80::") {
+				s.WriteString(line)
+			}
+		}
+	}
+	return s.String()
+}
+
+// checkLeaks fails the test if there are more descriptors or bpf links at its
+// end than there were. Call it first: its cleanup runs last.
+func checkLeaks(t *testing.T) {
+	t.Helper()
+	before := opened(t)
+	t.Cleanup(func() {
+		runtime.GC() // Not what closes: a leak would only be seen less.
+		if after := opened(t); after != before {
+			t.Errorf("descriptors, bpf links: %v before, %v after", before, after)
+		}
+	})
+}
+
+func opened(t *testing.T) (n [2]int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n[0] = len(fds)
+	links := new(link.Iterator)
+	defer links.Close()
+	for links.Next() {
+		if info, err := links.Link.Info(); err == nil && info.Type == link.TCXType {
+			n[1]++
+		}
+	}
+	return n
+}
+
+// startProcess starts one in a namespace of its own.
+func startProcess(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	// The parent that Pdeathsig means is the thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stopProcess(cmd) })
+	return cmd
+}
+
+func stopProcess(cmd *exec.Cmd) {
+	if cmd.ProcessState == nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+}
+
+// within returns what comes first from a channel.
+func within[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v, ok := <-c:
+		if !ok {
+			t.Fatal("the channel is closed")
+		}
+		return v
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing came within 10 s")
+	}
+	return v
+}
+
+func writeFile(path, s string) error { return os.WriteFile(path, []byte(s), 0) }
+
+func readFile(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimSpace(string(b)), err
+}
