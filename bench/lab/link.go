@@ -132,6 +132,27 @@ func (n *NetNS) SetMAC(name string, mac net.HardwareAddr) error {
 	return nil
 }
 
+// MoveLink moves an interface into another namespace under a new name and sets
+// it up there. It loses its addresses.
+func (n *NetNS) MoveLink(name string, to *NetNS, newName string) error {
+	n.lab.record("ip -n", n.Name, "link set", name, "netns", to.Name, "name", newName)
+	n.lab.record("ip -n", to.Name, "link set", newName, "up")
+	link, err := n.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := n.link.LinkSetNsFd(link, int(to.handle)); err != nil {
+		return fmt.Errorf("interface %s in %s: moving to %s: %w", name, n.Name, to.Name, err)
+	}
+	if link, err = to.Link(name); err != nil {
+		return err
+	}
+	if err := to.link.LinkSetName(link, newName); err != nil {
+		return fmt.Errorf("interface %s in %s: renaming to %s: %w", name, to.Name, newName, err)
+	}
+	return to.setUp(newName)
+}
+
 // DeleteLink deletes an interface, and with a veth end its peer.
 func (n *NetNS) DeleteLink(name string) error {
 	n.lab.record("ip -n", n.Name, "link del", name)

@@ -35,7 +35,11 @@ func run(t *testing.T, a, b *lab.NetNS, f Frames, d time.Duration, rate float64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer receiver.Close()
+	t.Cleanup(func() {
+		if err := receiver.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	var sent Sent
 	done := make(chan error, 1)
 	go func() {
@@ -95,7 +99,7 @@ func TestCutPath(t *testing.T) {
 		receiver, err = OpenReceiver("eth0", DefaultFrames())
 		return err
 	}))
-	defer receiver.Close()
+	defer func() { l.NoError(receiver.Close()) }()
 	var sent Sent
 	l.NoError(a.Do(func() (err error) {
 		sent, err = Send(t.Context(), "eth0", DefaultFrames(), 50*time.Millisecond, 0)

@@ -40,8 +40,14 @@ func Send(ctx context.Context, ifname string, f Frames, d time.Duration, rate fl
 	if err != nil {
 		return Sent{}, err
 	}
-	defer unix.Close(fd)
+	sent, err := sendOn(ctx, fd, templates, d, rate)
+	if err := errors.Join(err, unix.Close(fd)); err != nil {
+		return Sent{}, fmt.Errorf("sending on %s: %w", ifname, err)
+	}
+	return sent, nil
+}
 
+func sendOn(ctx context.Context, fd int, templates [][]byte, d time.Duration, rate float64) (Sent, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	s := newSlab(templates)
@@ -61,7 +67,7 @@ func Send(ctx context.Context, ifname string, f Frames, d time.Duration, rate fl
 			}
 		}
 		if err := s.send(fd, n); err != nil {
-			return Sent{}, fmt.Errorf("sending on %s: %w", ifname, err)
+			return Sent{}, err
 		}
 	}
 	return Sent{Frames: s.sent, Seconds: time.Since(began).Seconds()}, context.Cause(ctx)

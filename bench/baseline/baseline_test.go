@@ -1,0 +1,88 @@
+package baseline
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"heddle/bench/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+func TestBridge(t *testing.T) {
+	l := lab.New(t)
+	p, err := NewBridge(l.Lab)
+	l.NoError(err)
+	carries(l, p)
+}
+
+func TestOVS(t *testing.T) {
+	l := lab.New(t)
+	p, err := NewOVS(t.Context(), l.Lab)
+	if errors.Is(err, ErrNotInstalled) {
+		t.Logf("Open vSwitch is optional: %v", err)
+		return
+	}
+	l.NoError(err)
+	carries(l, p)
+	if !strings.Contains(p.About, "Open vSwitch") || len(p.PIDs) != 1 {
+		t.Errorf("path %+v", p)
+	}
+}
+
+// carries pings from A to B and holds the path's counters against it.
+func carries(l *lab.T, p *Path) {
+	l.Helper()
+	l.Run(p.A, "ping", "-c1", "-W5", AddrB)
+	before, err := p.Count(l.Context())
+	l.NoError(err)
+	l.Run(p.A, "ping", "-c20", "-i0.01", "-s1000", "-W5", AddrB)
+	l.Run(p.B, "ping", "-6", "-c1", "-W5", Addr6A)
+	after, err := p.Count(l.Context())
+	l.NoError(err)
+	carried := Count{Frames: 20, Bytes: 20 * (1000 + 42)}
+	l.NoError(Verify(before, after, Least{AToB: carried, BToA: carried}))
+	tooMuch := Count{Frames: 60, Bytes: 60 * (1000 + 42)}
+	if err := Verify(before, after, Least{AToB: tooMuch, BToA: tooMuch}); err == nil {
+		l.Errorf("counters %+v to %+v passed for 60 pings", before, after)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	before := Counts{FromA: Count{10, 1000}, ToB: Count{10, 1000}, FromB: Count{5, 300}, ToA: Count{5, 300}}
+	least := Least{AToB: Count{4, 400}, BToA: Count{2, 100}}
+	good := Counts{FromA: Count{14, 1400}, ToB: Count{14, 1400}, FromB: Count{7, 400}, ToA: Count{7, 400}}
+	if err := Verify(before, good, least); err != nil {
+		t.Errorf("what was carried is refused: %v", err)
+	}
+	for name, change := range map[string]func(*Counts){
+		"in from A, frames": func(c *Counts) { c.FromA.Frames-- },
+		"in from A, bytes":  func(c *Counts) { c.FromA.Bytes-- },
+		"out to B":          func(c *Counts) { c.ToB.Bytes-- },
+		"in from B":         func(c *Counts) { c.FromB.Frames-- },
+		"out to A":          func(c *Counts) { c.ToA.Bytes-- },
+		"backwards":         func(c *Counts) { c.FromA.Bytes = 0 },
+	} {
+		after := good
+		change(&after)
+		if err := Verify(before, after, least); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// A dump of Open vSwitch 3.1.0.
+const dump = ` cookie=0x1, duration=3.391s, table=0, n_packets=24, n_bytes=21540, in_port="port-a" actions=NORMAL
+ cookie=0x2, duration=3.386s, table=0, n_packets=22, n_bytes=21322, idle_age=1, in_port="port-b" actions=NORMAL
+`
+
+func TestRuleCount(t *testing.T) {
+	got, err := ruleCount(dump, 2)
+	if err != nil || got != (Count{22, 21322}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := ruleCount(dump, 3); err == nil {
+		t.Error("a rule that isn't there was found")
+	}
+}
