@@ -21,7 +21,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	if err != nil {
-		return fmt.Errorf("duration %q: want a number and a unit, as 300s or 5m", b)
+		return fmt.Errorf("%s is no duration: want a number and a unit, as 300s or 5m", quote(string(b)))
 	}
 	*d = Duration(v)
 	return nil

@@ -88,6 +88,9 @@ func newChecker() checker { return checker{errs: new(Errors)} }
 
 // field returns the checker for a field of what c checks.
 func (c checker) field(name string) checker {
+	if len(name) > MaxName {
+		name = name[:MaxName] + "…"
+	}
 	if c.path != "" {
 		name = c.path + "." + name
 	}

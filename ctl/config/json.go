@@ -6,92 +6,95 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"reflect"
 )
 
-// DecodeJSON reads exactly one JSON value from r into v, which is a pointer to
-// a spec or a Config. It refuses unknown and repeated fields, values of another
-// type and anything behind the value. It reads r to its end: the caller bounds
-// it. An error that r gives is returned wrapped.
+// DecodeJSON reads exactly one JSON value from r into v, a pointer to a spec, a
+// Config or anything made of structs with json tags, lists, maps by string,
+// text, whole numbers and booleans. It refuses unknown and repeated fields,
+// names in another case, values of another type and anything behind the value,
+// and reports all of them as Errors. What the value means is Validate's to
+// say. It reads r to its end: the caller bounds it. An error that r gives is
+// returned wrapped.
 func DecodeJSON(r io.Reader, v any) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return fmt.Errorf("read JSON: %w", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return jsonError(err)
+	d.UseNumber()
+	root, err := readJSON(d, 0)
+	if err != nil {
+		return jsonError(d, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("JSON: one value is wanted, and there is more behind it at byte %d", d.InputOffset())
+		return errors.New("JSON: one value is wanted, and there is more behind it")
 	}
-	return repeatedKey(data)
+	c := newChecker()
+	new(decoder).decode(root, reflect.ValueOf(v).Elem(), c)
+	return c.errs.asError()
 }
 
-// jsonError says what is wrong in the user's words rather than Go's.
-func jsonError(err error) error {
-	var wrong *json.UnmarshalTypeError
-	var syntax *json.SyntaxError
-	switch {
-	case errors.Is(err, io.EOF):
-		return errors.New("JSON: an object is wanted, and there is nothing")
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("JSON: it ends in the middle")
-	case errors.As(err, &wrong):
-		field := wrong.Field
-		if field == "" {
-			field = "the value"
-		}
-		return fmt.Errorf("JSON: %s: a %s does not fit here (byte %d)", field, wrong.Value, wrong.Offset)
-	case errors.As(err, &syntax):
-		return fmt.Errorf("JSON: %w (byte %d)", err, syntax.Offset)
+var errTooDeep = fmt.Errorf("lists and objects are nested more than %d deep", maxDepth)
+
+// readJSON reads the next value.
+func readJSON(d *json.Decoder, depth int) (*node, error) {
+	if depth > maxDepth {
+		return nil, errTooDeep
 	}
-	return fmt.Errorf("JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch t := token.(type) {
+	case bool:
+		return &node{kind: nodeBool, text: fmt.Sprint(t)}, nil
+	case json.Number:
+		return &node{kind: nodeNumber, text: t.String()}, nil
+	case string:
+		return &node{kind: nodeText, text: t}, nil
+	case json.Delim:
+		return readJSONInner(d, t, depth)
+	}
+	return &node{kind: nodeNull}, nil
 }
 
-// repeatedKey finds an object with two equal keys, of which encoding/json would
-// quietly take the last; like it, it takes keys that differ in case only for
-// equal. data is valid JSON.
-func repeatedKey(data []byte) error {
-	type object struct {
-		keys  map[string]bool // Nil in an array.
-		isKey bool            // The next string is a key.
+// readJSONInner reads a list or object whose first bracket was open.
+func readJSONInner(d *json.Decoder, open json.Delim, depth int) (*node, error) {
+	n := &node{kind: nodeList}
+	if open == '{' {
+		n.kind = nodeObject
 	}
-	var open []object
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	for {
-		token, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
+	for d.More() {
+		var key string
+		if n.kind == nodeObject {
+			token, err := d.Token()
+			if err != nil {
+				return nil, err
+			}
+			key = fmt.Sprint(token)
 		}
+		value, err := readJSON(d, depth+1)
 		if err != nil {
-			return jsonError(err)
+			return nil, err
 		}
-		if delim, ok := token.(json.Delim); ok {
-			switch delim {
-			case '{':
-				open = append(open, object{keys: map[string]bool{}, isKey: true})
-				continue
-			case '[':
-				open = append(open, object{})
-				continue
-			}
-			open = open[:len(open)-1]
-		} else if len(open) > 0 && open[len(open)-1].isKey {
-			top := &open[len(open)-1]
-			key := strings.ToLower(fmt.Sprint(token))
-			if top.keys[key] {
-				return fmt.Errorf("JSON: the field %q is given twice (byte %d)", key, d.InputOffset())
-			}
-			top.keys[key] = true
-			top.isKey = false
-			continue
-		}
-		if len(open) > 0 {
-			top := &open[len(open)-1]
-			top.isKey = top.keys != nil
+		if n.kind == nodeObject {
+			n.fields = append(n.fields, field{key: key, value: value})
+		} else {
+			n.items = append(n.items, value)
 		}
 	}
+	_, err := d.Token() // The closing bracket: More said that nothing else is next.
+	return n, err
+}
+
+// jsonError says where the text is no JSON.
+func jsonError(d *json.Decoder, err error) error {
+	switch {
+	case errors.Is(err, io.EOF) && d.InputOffset() == 0:
+		return errors.New("JSON: a value is wanted, and there is nothing")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("JSON: it ends in the middle")
+	}
+	return fmt.Errorf("JSON, near byte %d: %w", d.InputOffset(), err)
 }

@@ -103,9 +103,7 @@ func (p *Port) check(c checker) {
 	if err := CheckName(p.Name); err != nil {
 		c.field("name").refuse("%v", err)
 	}
-	if err := CheckName(p.Network); err != nil {
-		c.field("network").refuse("%v", err)
-	}
+	c.field("network").reference(p.Network, "network that the port is on")
 	switch p.Kind {
 	case "", KindTAP, KindVeth:
 		p.checkMade(c)
@@ -242,13 +240,20 @@ func (s *Static) Validate() error {
 }
 
 func (s *Static) check(c checker) {
-	if _, err := ParseMAC(s.MAC); err != nil {
+	if s.MAC == "" {
+		c.field("mac").refuse("missing: want an address as 02:00:00:00:00:01")
+	} else if _, err := ParseMAC(s.MAC); err != nil {
 		c.field("mac").refuse("%v", err)
 	}
-	if err := CheckName(s.Network); err != nil {
-		c.field("network").refuse("%v", err)
-	}
-	if err := CheckName(s.Port); err != nil {
-		c.field("port").refuse("%v", err)
+	c.field("network").reference(s.Network, "network of the entry")
+	c.field("port").reference(s.Port, "port behind which the address is")
+}
+
+// reference refuses what can't be the name of the object that is wanted.
+func (c checker) reference(name, wanted string) {
+	if name == "" {
+		c.refuse("missing: name the %s", wanted)
+	} else if err := CheckName(name); err != nil {
+		c.refuse("%v", err)
 	}
 }

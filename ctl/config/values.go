@@ -88,6 +88,26 @@ func ParseIP(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
+// ParseSubnet reads a subnet; Network.Validate says whether it is one that
+// hosts may be in.
+func ParseSubnet(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf("%s is no subnet: want one as 198.18.0.0/24 or 2001:db8::/64", quote(s))
+	}
+	return p, nil
+}
+
+// ParseGateway reads an address without prefix length; Network.Validate says
+// whether it is one of the network's.
+func ParseGateway(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return a, fmt.Errorf("%s is no address: want one as 198.18.0.1 or 2001:db8::1", quote(s))
+	}
+	return a, nil
+}
+
 // checkHost says why no host of the subnet may have the address.
 func checkHost(a netip.Addr, subnet netip.Prefix) error {
 	switch {
