@@ -131,12 +131,8 @@ func (n *Network) parse(b *dataplane.Batch, sc *scratch) (runs, longest int) {
 			r.srcHome = sc.runs[runs-1].srcHome
 		} else {
 			r.srcHome = t.home(r.src)
-			t.touch(r.srcHome)
 		}
-		if r.dst&groupBit == 0 {
-			r.dstHome = t.home(r.dst)
-			t.touch(r.dstHome)
-		}
+		r.dstHome = t.home(r.dst)
 		runs++
 	}
 	return runs, longest
@@ -159,6 +155,9 @@ func check(dst, src uint64) dataplane.Drop {
 // destinations are behind. It returns the frames that are for all ports.
 func (n *Network) resolve(b *dataplane.Batch, sc *scratch, view *view, in *slot, runs []run) (flood uint64) {
 	t := &n.sw.fdb
+	if len(runs) > 1 {
+		t.load(runs)
+	}
 	sec := second(b.Now)
 	var src uint64
 	learned := dataplane.None

@@ -48,7 +48,7 @@ func (p *fakePort) take() []string {
 	return got
 }
 
-// bench is a switch with one network and fake ports 1 to n.
+// lab is a switch with one network and fake ports 1 to n.
 type lab struct {
 	t   testing.TB
 	sw  *Switch

@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"heddle/dataplane"
+	"heddle/dataplane/offload"
 	"heddle/dataplane/wire"
 )
 
@@ -92,7 +93,7 @@ func (v *view) silence() dataplane.Drop {
 // segmentLen returns the length in bytes of the longest frame that f becomes
 // on the wire, without its tags.
 func segmentLen(f *dataplane.Frame) int {
-	n := f.Len
+	n := offload.SegmentLen(f.Bytes(), &f.Owes)
 	if _, tags := wire.VLANTags(f.Bytes()); tags > 0 {
 		n -= tags * wire.VLANTagLen
 	}

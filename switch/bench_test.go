@@ -1,0 +1,250 @@
+package vswitch
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"heddle/dataplane"
+	"heddle/dataplane/mem"
+	"heddle/dataplane/wire"
+)
+
+// sink is a port that costs nothing.
+type sink struct{ counters *dataplane.Counters }
+
+func (sink) Pull(*dataplane.Batch)           {}
+func (sink) Push(*dataplane.Batch)           {}
+func (sink) FD(int) int                      { return -1 }
+func (s sink) Counters() *dataplane.Counters { return s.counters }
+func (sink) Close() error                    { return nil }
+
+// benchNet is a network with sinks as ports 1 to n that knows MACs 0 to
+// macs-1, port i%n+1's each.
+func benchNet(b testing.TB, ports, maxMACs, macs int) *Network {
+	b.Helper()
+	sw := New(1, maxMACs)
+	n, err := sw.AddNetwork(NetworkConfig{Ageing: MaxAgeing})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for id := range ports {
+		if err := n.Attach(dataplane.PortID(id+1), sink{dataplane.NewCounters(1)}, PortConfig{MTU: 1500}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range macs {
+		key := keyOf(uint64(mac(i))<<16, n.index)
+		sw.fdb.learn(n, seconds(MaxAgeing), dataplane.PortID(i%ports+1), key, sw.fdb.home(key), 0, 0)
+	}
+	if got := n.Stats().MACs; got != macs {
+		b.Fatalf("learnt %d MACs, want %d", got, macs)
+	}
+	return n
+}
+
+// fill makes a batch of 64-byte frames from port 1.
+func fill(bt *dataplane.Batch, dst, src func(i int) wire.MAC) {
+	bt.Reset()
+	bt.In = 1
+	for i := range dataplane.BatchSize {
+		f := bt.Next()
+		f.Buf = append(make([]byte, dataplane.Headroom), append(header(dst(i), src(i), 0x0800), make([]byte, 50)...)...)
+		f.Off, f.Len = dataplane.Headroom, 64
+		bt.Add()
+	}
+}
+
+// cpuTime is the calling thread's CPU time (CLOCK_THREAD_CPUTIME_ID): what
+// other processes on the machine take isn't in it.
+func cpuTime() time.Duration {
+	var ts syscall.Timespec
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 3, uintptr(unsafe.Pointer(&ts)), 0)
+	return time.Duration(ts.Nano())
+}
+
+// measure runs the loop, in which each turn is for units of something, and
+// reports the CPU time that one takes.
+func measure(b *testing.B, units int, unit string, turn func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	turns := 0
+	start := cpuTime()
+	for b.Loop() {
+		turn()
+		turns++
+	}
+	b.ReportMetric(float64(cpuTime()-start)/float64(turns*units), "cpu-ns/"+unit)
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkPush is the switch alone: 64-byte frames, known unicast, sinks.
+func BenchmarkPush(b *testing.B) {
+	even := func(int) wire.MAC { return mac(0) }
+	for _, bb := range []struct {
+		name     string
+		dst, src func(i int) wire.MAC
+	}{
+		{"one flow", func(int) wire.MAC { return mac(1) }, even},
+		{"two flows in turn", func(i int) wire.MAC { return mac(1 + 2*(i%2)) }, even},
+		{"64 flows from one source", func(i int) wire.MAC { return mac(2*i + 1) }, even},
+		{"64 sources to 64 destinations", func(i int) wire.MAC { return mac(2*i + 1) }, func(i int) wire.MAC { return mac(2 * i) }},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			n := benchNet(b, 2, 1000, 200)
+			var bt dataplane.Batch
+			fill(&bt, bb.dst, bb.src)
+			measure(b, dataplane.BatchSize, "frame", func() { n.Push(&bt) })
+		})
+	}
+}
+
+// BenchmarkMemPorts is the whole way in process: pull, switch, push.
+func BenchmarkMemPorts(b *testing.B) {
+	var frames []mem.Frame
+	for range dataplane.BatchSize {
+		frames = append(frames, mem.Frame{Data: append(header(mac(1), mac(0), 0x0800), make([]byte, 50)...)})
+	}
+	n := benchNet(b, 2, 1000, 200)
+	in, out := mem.NewLoop(mem.Config{Workers: 1}, frames...), mem.NewLoop(mem.Config{Workers: 1}, frames...)
+	if n.Swap(1, in) != nil || n.Swap(2, out) != nil {
+		b.Fatal("swap")
+	}
+	bt := dataplane.Batch{In: 1}
+	measure(b, dataplane.BatchSize, "frame", func() {
+		bt.Reset()
+		in.Pull(&bt)
+		n.Push(&bt)
+	})
+	if got, want := out.Counters().Totals().TxFrames, uint64(b.N*dataplane.BatchSize); got < want {
+		b.Fatalf("%d frames went out, want %d", got, want)
+	}
+}
+
+// BenchmarkLookup pushes frames from one source to destinations drawn evenly
+// from all that the FDB knows, through the default table.
+func BenchmarkLookup(b *testing.B) {
+	for _, macs := range []int{1000, 1_000_000} {
+		b.Run(fmt.Sprintf("%d MACs", macs), func(b *testing.B) {
+			n := benchNet(b, 2, 0, macs)
+			var bt dataplane.Batch
+			dst := func(int) wire.MAC { return mac(2*rand.IntN(macs/2) + 1) }
+			fill(&bt, dst, func(int) wire.MAC { return mac(0) })
+			// Destinations change from batch to batch: 8 K batches' worth are
+			// drawn ahead.
+			const ahead = 1 << 19
+			var dsts [][wire.MACLen]byte
+			for range ahead {
+				dsts = append(dsts, dst(0).Bytes())
+			}
+			next := 0
+			measure(b, dataplane.BatchSize, "frame", func() {
+				for i := range bt.Frames {
+					copy(bt.Frames[i].Buf[dataplane.Headroom:], dsts[(next+i)%ahead][:])
+				}
+				next += dataplane.BatchSize
+				n.Push(&bt)
+			})
+		})
+	}
+}
+
+// BenchmarkFind is the table alone, one dependent look after the other.
+func BenchmarkFind(b *testing.B) {
+	for _, macs := range []int{1000, 1_000_000} {
+		b.Run(fmt.Sprintf("%d MACs", macs), func(b *testing.B) {
+			n := benchNet(b, 2, 0, macs)
+			t := &n.sw.fdb
+			r := rand.New(rand.NewPCG(1, 2))
+			keys := make([]uint64, 1<<16)
+			for i := range keys {
+				keys[i] = keyOf(uint64(mac(r.IntN(macs)))<<16, n.index)
+			}
+			i, found := 0, 0
+			measure(b, 1, "lookup", func() {
+				k := keys[i%len(keys)]
+				if t.find(k, t.home(k)) != 0 {
+					found++
+				}
+				i++
+			})
+			if found != i {
+				b.Fatal("not found")
+			}
+		})
+	}
+}
+
+// BenchmarkLearn is new MACs, 1,000 at a time, in a table with room and in a
+// full one.
+func BenchmarkLearn(b *testing.B) {
+	for _, bb := range []struct {
+		name   string
+		before int
+	}{{"with room", 0}, {"full, evicting", DefaultMACs}} {
+		b.Run(bb.name, func(b *testing.B) {
+			n := benchNet(b, 2, 0, bb.before)
+			i := bb.before
+			measure(b, 1000, "MAC", func() {
+				i = learnNext(n, i, 0)
+				if bb.before == 0 && i%500_000 == 0 {
+					n = benchNet(b, 2, 0, 0)
+				}
+			})
+		})
+	}
+}
+
+// learnNext learns 1,000 MACs from i on.
+func learnNext(n *Network, i int, now int64) int {
+	t := &n.sw.fdb
+	for range 1000 {
+		key := keyOf(uint64(mac(i))<<16, n.index)
+		t.learn(n, 1, dataplane.PortID(i%2+1), key, t.home(key), 0, now)
+		i++
+	}
+	return i
+}
+
+// BenchmarkRefresh is a second passing for MACs that go on sending.
+func BenchmarkRefresh(b *testing.B) {
+	n := benchNet(b, 2, 0, 1000)
+	now := int64(0)
+	measure(b, 1000, "MAC", func() {
+		now += int64(time.Second)
+		learnNext(n, 0, now)
+	})
+}
+
+// BenchmarkLearnAndExpire is a MAC's whole life in a half full table.
+func BenchmarkLearnAndExpire(b *testing.B) {
+	n := benchNet(b, 2, 0, DefaultMACs/2)
+	if err := n.Configure(NetworkConfig{Ageing: time.Second}); err != nil {
+		b.Fatal(err)
+	}
+	i, now := DefaultMACs/2, int64(0)
+	measure(b, 1000, "MAC", func() {
+		now += int64(4 * time.Millisecond)
+		i = learnNext(n, i, now)
+		n.sw.Expire(now, 1000)
+	})
+}
+
+// BenchmarkMemory reports what a switch of the default size takes for an entry
+// when it is full. It is no loop: run it with -benchtime=1x.
+func BenchmarkMemory(b *testing.B) {
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		n := benchNet(b, 2, 0, DefaultMACs)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/DefaultMACs, "B/MAC")
+		runtime.KeepAlive(n)
+	}
+}
