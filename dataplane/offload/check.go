@@ -18,8 +18,8 @@ const (
 // UFO is refused. Afterwards Complete and Segmenter.Begin can't fail but for
 // their own conditions.
 //
-// It is inlined: nothing for a header that owes nothing, 1 ns for a partial
-// checksum, 8 ns for a GSO frame.
+// It is inlined: nothing for a header that owes nothing, 2 ns for a partial
+// checksum, 15 ns for a GSO frame.
 func Check(frame []byte, h *wire.VNetHdr) bool {
 	return h.Flags&wire.VNetNeedsCsum|h.GSOType == 0 || check(frame, h)
 }
@@ -54,8 +54,8 @@ type gsoLayout struct {
 // locate parses a GSO frame. ok is false if frame and header contradict each
 // other or a segment would be longer than IP can say.
 func locate(frame []byte, h *wire.VNetHdr) (g gsoLayout, ok bool) {
-	l, ok := wire.ParseGSOLayers(frame)
-	if !ok || l.IsFragment() {
+	var l wire.Layers
+	if !l.ParseGSO(frame) || l.IsFragment() {
 		return g, false
 	}
 	g = gsoLayout{l3: l.L3, l4: l.L4, size: int(h.GSOSize), v6: l.V6}

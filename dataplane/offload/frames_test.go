@@ -175,8 +175,8 @@ func modelPseudo(b []byte, l3 int, v6 bool, proto byte, length int) uint16 {
 // checksumsRight tells whether every checksum of a complete frame is right.
 // A UDP checksum of 0 over IPv4 is right: there is none.
 func checksumsRight(frame []byte) bool {
-	l, ok := wire.ParseLayers(frame)
-	if !ok || l.End != len(frame) {
+	var l wire.Layers
+	if !l.Parse(frame) || l.End != len(frame) {
 		return false
 	}
 	if !l.V6 && modelSum(frame[l.L3:l.L3+int(frame[l.L3]&0xf)*4], 0) != 0xffff {

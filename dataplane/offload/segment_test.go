@@ -116,11 +116,89 @@ func TestSegmenterAgainstModel(t *testing.T) {
 	}
 }
 
+// TestSegmenterGolden: three segments each, the last one short.
+func TestSegmenterGolden(t *testing.T) {
+	for _, c := range []struct {
+		description, in string
+		owes            wire.VNetHdr
+		out             []string
+	}{{
+		"TCP: FIN and PSH in the last, CWR in the first, sequence number and identification wrap", `
+		02 00 00 00 00 02  02 00 00 00 00 01  08 00
+		45 00 00 3c  ff ff 40 00  40 06 ae 94         # 60 bytes, id 0xffff, DF
+		c6 12 00 01  c6 12 00 02
+		9c 40 00 50  ff ff ff f8  00 00 00 09         # 40000 to 80, seq 2³²-8, ack 9
+		50 99 fa f0  8c 56 00 00                      # CWR ACK PSH FIN, pseudo-header sum
+		00 01 02 03 04 05 06 07  08 09 0a 0b 0c 0d 0e 0f  10 11 12 13`,
+		wire.VNetHdr{
+			Flags: wire.VNetNeedsCsum, GSOType: wire.VNetGSOTCP4 | wire.VNetGSOECN,
+			GSOSize: 8, CsumStart: 34, CsumOffset: wire.TCPCsumOff,
+		},
+		[]string{`
+		02 00 00 00 00 02  02 00 00 00 00 01  08 00
+		45 00 00 30  ff ff 40 00  40 06 ae a0  c6 12 00 01  c6 12 00 02
+		9c 40 00 50  ff ff ff f8  00 00 00 09  50 90 fa f0  7f 91 00 00   # CWR ACK
+		00 01 02 03 04 05 06 07`, `
+		02 00 00 00 00 02  02 00 00 00 00 01  08 00
+		45 00 00 30  00 00 40 00  40 06 ae a0  c6 12 00 01  c6 12 00 02   # id 0
+		9c 40 00 50  00 00 00 00  00 00 00 09  50 10 fa f0  5f ea 00 00   # seq 0, ACK
+		08 09 0a 0b 0c 0d 0e 0f`, `
+		02 00 00 00 00 02  02 00 00 00 00 01  08 00
+		45 00 00 2c  00 01 40 00  40 06 ae a3  c6 12 00 01  c6 12 00 02   # 44 bytes, id 1
+		9c 40 00 50  00 00 00 08  00 00 00 09  50 19 fa f0  69 e9 00 00   # seq 8, ACK PSH FIN
+		10 11 12 13`},
+	}, {
+		"UDP over IPv6 in a VLAN behind a destination option", `
+		02 00 00 00 00 02  02 00 00 00 00 01  81 00 00 0a  86 dd
+		60 00 00 00  00 24 3c 40                      # 36 bytes, next: destination options
+		20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01
+		20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 02
+		11 00 01 04 00 00 00 00                       # next: UDP
+		9c 40 00 50  00 1c 5b a2                      # 28 bytes, pseudo-header sum
+		00 01 02 03 04 05 06 07  08 09 0a 0b 0c 0d 0e 0f  10 11 12 13`,
+		wire.VNetHdr{
+			Flags: wire.VNetNeedsCsum, GSOType: wire.VNetGSOUDPL4,
+			GSOSize: 8, CsumStart: 66, CsumOffset: wire.UDPCsumOff,
+		},
+		[]string{`
+		02 00 00 00 00 02  02 00 00 00 00 01  81 00 00 0a  86 dd
+		60 00 00 00  00 18 3c 40
+		20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01
+		20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 02
+		11 00 01 04 00 00 00 00
+		9c 40 00 50  00 10 fb b8  00 01 02 03 04 05 06 07`, `
+		02 00 00 00 00 02  02 00 00 00 00 01  81 00 00 0a  86 dd
+		60 00 00 00  00 18 3c 40
+		20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01
+		20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 02
+		11 00 01 04 00 00 00 00
+		9c 40 00 50  00 10 db 98  08 09 0a 0b 0c 0d 0e 0f`, `
+		02 00 00 00 00 02  02 00 00 00 00 01  81 00 00 0a  86 dd
+		60 00 00 00  00 14 3c 40
+		20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01
+		20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 02
+		11 00 01 04 00 00 00 00
+		9c 40 00 50  00 0c e5 ac  10 11 12 13`},
+	}} {
+		got := segments(t, golden(t, c.in), &c.owes)
+		if len(got) != len(c.out) {
+			t.Errorf("%s: %d segments, want %d", c.description, len(got), len(c.out))
+			continue
+		}
+		for i := range got {
+			if want := golden(t, c.out[i]); !bytes.Equal(got[i], want) {
+				t.Errorf("%s: segment %d\n got % x\nwant % x", c.description, i, got[i], want)
+			}
+		}
+	}
+}
+
 // checkSegments holds the invariants that need no model.
 func checkSegments(t *testing.T, frame []byte, h *wire.VNetHdr, got [][]byte) {
 	t.Helper()
 	hdr, longest := HeaderLen(frame, h), SegmentLen(frame, h)
-	l, _ := wire.ParseGSOLayers(frame)
+	var l wire.Layers
+	l.ParseGSO(frame)
 	var payload []byte
 	for i, b := range got {
 		if len(b) > longest || i < len(got)-1 && len(b) != longest {
@@ -235,7 +313,8 @@ func FuzzSegmenter(f *testing.F) {
 			t.Fatal("Begin takes what Check refuses")
 		}
 		if ok && h.GSO() {
-			l, _ := wire.ParseGSOLayers(frame)
+			var l wire.Layers
+			l.ParseGSO(frame)
 			got := segments(t, frame, &h)
 			if got == nil {
 				t.Fatal("Begin refuses what Check takes")

@@ -16,8 +16,11 @@ func TestNoAllocation(t *testing.T) {
 			sink += uint32(DstMAC(f)) + uint32(SrcMAC(f))
 			tags, _ := VLANTags(f)
 			sink += uint32(tags[0].ID())
-			flow, _, _ := ParseFlow(f)
-			sink += uint32(flow.Reverse().WithVNI(1).Hash(1))
+			var flow Flow
+			ParseFlow(f, &flow)
+			flow.SetVNI(1)
+			back := flow.Reverse()
+			sink += uint32(flow.Hash(1)) + uint32(back.Hash(1))
 			csum, _ := IPv4Checksum(f, EthHdrLen)
 			sink += uint32(Delta16(1, 2).Update(csum))
 			if p, ok := ARPAt(f, EthHdrLen); ok {

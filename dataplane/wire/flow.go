@@ -15,9 +15,10 @@ import (
 // An ICMP echo has its identifier as both ports, so that Reverse of a request
 // is the Flow of its reply. A protocol without ports, and a fragment, have 0.
 type Flow struct {
-	// Src and Dst are addresses in network order as two big-endian words;
-	// IPv4's are IPv4-mapped (::ffff:a.b.c.d, RFC 4291 2.5.5.2).
-	Src, Dst         [2]uint64
+	// The addresses as two big-endian words each; IPv4's are IPv4-mapped
+	// (::ffff:a.b.c.d, RFC 4291 2.5.5.2).
+	SrcHi, SrcLo     uint64
+	DstHi, DstLo     uint64
 	SrcPort, DstPort uint16
 	vniProto         uint32 // VNI in the upper 24 bits, protocol in the lower 8.
 }
@@ -26,60 +27,55 @@ type Flow struct {
 const mapped = 0xffff << 32
 
 // is4 tells whether an address is IPv4-mapped.
-func is4(a [2]uint64) bool { return a[0] == 0 && a[1]>>32 == 0xffff }
+func is4(hi, lo uint64) bool { return hi == 0 && lo>>32 == 0xffff }
 
 // Proto returns the IP protocol.
-func (f Flow) Proto() uint8 { return uint8(f.vniProto) }
+func (f *Flow) Proto() uint8 { return uint8(f.vniProto) }
 
 // VNI returns the network identifier, 24 bits; ParseFlow leaves it 0.
-func (f Flow) VNI() uint32 { return f.vniProto >> 8 }
+func (f *Flow) VNI() uint32 { return f.vniProto >> 8 }
 
-// WithVNI returns the flow on the network vni, of which 24 bits count.
-func (f Flow) WithVNI(vni uint32) Flow {
-	f.vniProto = vni<<8 | f.vniProto&0xff
-	return f
-}
+// SetVNI puts the flow on the network vni, of which 24 bits count.
+func (f *Flow) SetVNI(vni uint32) { f.vniProto = vni<<8 | f.vniProto&0xff }
 
-// WithProto returns the flow with another IP protocol.
-func (f Flow) WithProto(proto uint8) Flow {
-	f.vniProto = f.vniProto&^0xff | uint32(proto)
-	return f
-}
+// SetProto writes the IP protocol.
+func (f *Flow) SetProto(proto uint8) { f.vniProto = f.vniProto&^0xff | uint32(proto) }
 
 // Is4 tells whether the addresses are IPv4's.
-func (f Flow) Is4() bool { return is4(f.Src) }
+func (f *Flow) Is4() bool { return is4(f.SrcHi, f.SrcLo) }
 
 // Src4 returns the IPv4 source address; valid only if Is4.
-func (f Flow) Src4() uint32 { return uint32(f.Src[1]) }
+func (f *Flow) Src4() uint32 { return uint32(f.SrcLo) }
 
 // Dst4 returns the IPv4 destination address; valid only if Is4.
-func (f Flow) Dst4() uint32 { return uint32(f.Dst[1]) }
+func (f *Flow) Dst4() uint32 { return uint32(f.DstLo) }
 
 // SrcAddr returns the source address for people, IPv4's unmapped.
-func (f Flow) SrcAddr() netip.Addr { return flowAddr(f.Src) }
+func (f *Flow) SrcAddr() netip.Addr { return flowAddr(f.SrcHi, f.SrcLo) }
 
 // DstAddr returns the destination address for people, IPv4's unmapped.
-func (f Flow) DstAddr() netip.Addr { return flowAddr(f.Dst) }
+func (f *Flow) DstAddr() netip.Addr { return flowAddr(f.DstHi, f.DstLo) }
 
 // Reverse returns the flow of the packets that answer this one's.
-func (f Flow) Reverse() Flow {
-	f.Src, f.Dst = f.Dst, f.Src
-	f.SrcPort, f.DstPort = f.DstPort, f.SrcPort
-	return f
+func (f *Flow) Reverse() Flow {
+	return Flow{
+		SrcHi: f.DstHi, SrcLo: f.DstLo, DstHi: f.SrcHi, DstLo: f.SrcLo,
+		SrcPort: f.DstPort, DstPort: f.SrcPort, vniProto: f.vniProto,
+	}
 }
 
 // Hash returns 64 well-mixed bits of the flow; seed chooses the function. A
 // table that strangers fill takes a random seed, so that they can't choose
 // flows that collide; what two hosts or runs must agree on takes a fixed one.
-// A flow and its Reverse hash differently. It costs about 3 ns: three
+// A flow and its Reverse hash differently. It costs about 5 ns: three
 // folded multiplications (the construction of wyhash, Wang Yi 2019).
-func (f Flow) Hash(seed uint64) uint64 {
+func (f *Flow) Hash(seed uint64) uint64 {
 	ports := uint64(f.SrcPort)<<48 | uint64(f.DstPort)<<32 | uint64(f.vniProto)
 	// The seed is in both factors: one that a stranger could make 0 would
 	// take the other out of the hash.
 	turned := bits.RotateLeft64(seed, 32)
-	a := mix(f.Src[0]^seed^secret0, f.Src[1]^turned^secret1)
-	b := mix(f.Dst[0]^seed^secret2, f.Dst[1]^turned^secret3)
+	a := mix(f.SrcHi^seed^secret0, f.SrcLo^turned^secret1)
+	b := mix(f.DstHi^seed^secret2, f.DstLo^turned^secret3)
 	return mix(a^ports^seed^secret1, b^bits.RotateLeft64(ports, 32)^turned^secret0)
 }
 
@@ -97,48 +93,51 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// ParseFlow returns the flow of a frame's packet, with VNI 0. ok is false if
-// the frame is no well-formed IP packet, its TCP, UDP, SCTP or ICMP header is
-// not all there, it is an ICMP message other than echo, which belongs to no
-// flow of its own, or an IPv6 packet with an IPv4-mapped address, which must
-// not be on a wire and would pass for an IPv4 flow. fragment tells that the packet is a part of a larger one:
-// only its first has ports, so no fragment's flow has any.
-func ParseFlow(frame []byte) (f Flow, fragment, ok bool) {
-	l, ok := ParseLayers(frame)
-	if !ok {
-		return f, false, false
+// ParseFlow writes the flow of a frame's packet to f, with VNI 0. ok is false,
+// and f is not valid, if the frame is no well-formed IP packet, its TCP, UDP,
+// SCTP or ICMP header is not all there, it is an ICMP message other than echo,
+// which belongs to no flow of its own, or an IPv6 packet with an IPv4-mapped
+// address, which must not be on a wire and would pass for an IPv4 flow.
+// fragment tells that the packet is a part of a larger one: only its first has
+// ports, so no fragment's flow has any.
+//
+// It costs about 15 ns for IPv4 and 20 ns for IPv6 without extension headers.
+func ParseFlow(frame []byte, f *Flow) (fragment, ok bool) {
+	var l Layers
+	if !l.Parse(frame) {
+		return false, false
 	}
-	f, ok = l.Flow(frame)
-	return f, l.IsFragment(), ok
+	return l.IsFragment(), l.Flow(frame, f)
 }
 
-// Flow returns the flow of the packet that ParseLayers found in this frame;
-// see ParseFlow.
-func (l *Layers) Flow(frame []byte) (f Flow, ok bool) {
+// Flow writes the flow of the packet that Parse found in this frame to f; see
+// ParseFlow.
+func (l *Layers) Flow(frame []byte, f *Flow) (ok bool) {
 	if l.V6 {
 		h, ok := IPv6At(frame, l.L3)
 		if !ok {
-			return f, false
+			return false
 		}
-		f.Src = [2]uint64{binary.BigEndian.Uint64(h[8:]), binary.BigEndian.Uint64(h[16:])}
-		f.Dst = [2]uint64{binary.BigEndian.Uint64(h[24:]), binary.BigEndian.Uint64(h[32:])}
-		if is4(f.Src) || is4(f.Dst) {
-			return f, false
+		f.SrcHi, f.SrcLo = binary.BigEndian.Uint64(h[8:]), binary.BigEndian.Uint64(h[16:])
+		f.DstHi, f.DstLo = binary.BigEndian.Uint64(h[24:]), binary.BigEndian.Uint64(h[32:])
+		if is4(f.SrcHi, f.SrcLo) || is4(f.DstHi, f.DstLo) {
+			return false
 		}
 	} else {
 		h, ok := IPv4At(frame, l.L3)
 		if !ok {
-			return f, false
+			return false
 		}
-		f.Src[1] = mapped | uint64(h.Src())
-		f.Dst[1] = mapped | uint64(h.Dst())
+		f.SrcHi, f.SrcLo = 0, mapped|uint64(h.Src())
+		f.DstHi, f.DstLo = 0, mapped|uint64(h.Dst())
 	}
 	f.vniProto = uint32(l.Proto)
+	f.SrcPort, f.DstPort = 0, 0
 	if l.IsFragment() {
-		return f, true
+		return true
 	}
 	f.SrcPort, f.DstPort, ok = l.ports(frame)
-	return f, ok
+	return ok
 }
 
 // sctpHdrLen is the size in bytes of SCTP's common header (RFC 9260 3.1),
@@ -174,9 +173,9 @@ func (l *Layers) ports(frame []byte) (src, dst uint16, ok bool) {
 	return binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), true
 }
 
-func flowAddr(w [2]uint64) netip.Addr {
+func flowAddr(hi, lo uint64) netip.Addr {
 	var b [16]byte
-	binary.BigEndian.PutUint64(b[:], w[0])
-	binary.BigEndian.PutUint64(b[8:], w[1])
+	binary.BigEndian.PutUint64(b[:], hi)
+	binary.BigEndian.PutUint64(b[8:], lo)
 	return netip.AddrFrom16(b).Unmap()
 }

@@ -5,7 +5,12 @@ import (
 	"testing"
 )
 
-func TestParseLayers(t *testing.T) {
+func parse(frame []byte) (l Layers, ok bool) {
+	ok = l.Parse(frame)
+	return l, ok
+}
+
+func TestLayers(t *testing.T) {
 	for _, c := range []struct {
 		name, hex string
 		want      Layers
@@ -19,23 +24,23 @@ func TestParseLayers(t *testing.T) {
 			Layers{L3: 14, L4: 62, End: 70, FragOff: 16, MoreFrags: true, V6: true, Proto: ProtoUDP}},
 	} {
 		frame := golden(t, c.hex)
-		got, ok := ParseLayers(frame)
+		got, ok := parse(frame)
 		if !ok || got != c.want {
 			t.Errorf("%s: %+v, %v; want %+v", c.name, got, ok, c.want)
 		}
 		padded := slices.Concat(frame, make([]byte, 20))
-		if got, ok := ParseLayers(padded); !ok || got != c.want {
+		if got, ok := parse(padded); !ok || got != c.want {
 			t.Errorf("%s padded: %+v, %v; want %+v", c.name, got, ok, c.want)
 		}
 		for n := range frame {
-			if l, ok := ParseLayers(frame[:n:n]); ok {
+			if l, ok := parse(frame[:n:n]); ok {
 				t.Errorf("%s cut to %d bytes passes: %+v", c.name, n, l)
 			}
 		}
 	}
 }
 
-func TestParseLayersRefuses(t *testing.T) {
+func TestLayersRefuse(t *testing.T) {
 	for _, c := range []struct {
 		name, hex string
 		at        int
@@ -53,7 +58,7 @@ func TestParseLayersRefuses(t *testing.T) {
 	} {
 		frame := golden(t, c.hex)
 		frame[c.at] = c.b
-		if l, ok := ParseLayers(frame); ok {
+		if l, ok := parse(frame); ok {
 			t.Errorf("%s: %+v", c.name, l)
 		}
 	}
@@ -111,7 +116,7 @@ func TestIPv4Checksum(t *testing.T) {
 func TestL4Checksums(t *testing.T) {
 	for _, s := range []string{tcpSYN4, udpQinQ, echo6Ext} {
 		frame := golden(t, s)
-		l, ok := ParseLayers(frame)
+		l, ok := parse(frame)
 		if !ok {
 			t.Fatal("not parsed")
 		}
@@ -138,25 +143,27 @@ func FuzzParse(f *testing.F) {
 		if u, ok := IPv6Walk(frame, off); ok && (u.Off < off+IPv6HdrLen || u.Off > len(frame)) {
 			t.Fatalf("IPv6Walk(%d) = %+v of %d bytes", off, u, len(frame))
 		}
-		l, ok := ParseLayers(frame)
+		l, ok := parse(frame)
 		if ok && (l.L3 < EthHdrLen || l.L4 < l.L3+IPv4MinHdrLen || l.End < l.L4 || l.End > len(frame)) {
 			t.Fatalf("layers %+v of %d bytes", l, len(frame))
 		}
-		flow, fragment, flowOK := ParseFlow(frame)
+		var flow Flow
+		fragment, flowOK := ParseFlow(frame, &flow)
 		if flowOK && !ok {
 			t.Fatal("a flow without layers")
 		}
 		if flowOK && (fragment != l.IsFragment() || flow.Is4() == l.V6 || flow.Proto() != l.Proto) {
 			t.Fatalf("flow %+v, fragment %v of layers %+v", flow, fragment, l)
 		}
-		if flow.Reverse().Reverse() != flow {
+		if back := flow.Reverse(); back.Reverse() != flow {
 			t.Fatalf("reversed twice: %+v", flow)
 		}
-		if g, ok := ParseGSOLayers(frame); ok {
-			g.Flow(frame)
+		var g Layers
+		if g.ParseGSO(frame) {
+			g.Flow(frame, &flow)
 			g.PseudoSum(frame, len(frame))
 		} else if flowOK {
-			t.Fatal("ParseGSOLayers is stricter than ParseLayers")
+			t.Fatal("ParseGSO is stricter than Parse")
 		}
 	})
 }
