@@ -48,7 +48,7 @@ func networkNode(q qualifiers, pfx netip.Prefix) (node, error) {
 		fields := []field{etherType(etherTypes["ip6"])}
 		addr := pfx.Addr().As16()
 		for i, bits := 0, pfx.Bits(); bits > 0; i, bits = i+4, bits-32 {
-			f := field{off: off + uint32(i), size: 4, cond: bpf.JumpEqual, val: binary.BigEndian.Uint32(addr[i:])} //nolint:gosec // i is 0 to 12.
+			f := field{off: off + uint32(i), size: 4, cond: bpf.JumpEqual, val: binary.BigEndian.Uint32(addr[i:])}
 			if bits < 32 {
 				f.mask = ^uint32(0) << (32 - bits)
 			}

@@ -18,7 +18,7 @@ const (
 // which selects every frame.
 func compileFilter(expr string) (*captureFilter, error) {
 	if strings.TrimSpace(expr) == "" {
-		return nil, nil //nolint:nilnil // No filter is a filter that selects all; its match accepts a nil receiver.
+		return nil, nil // No filter is a filter that selects all: match accepts a nil receiver.
 	}
 	if len(expr) > maxFilterLen {
 		return nil, fmt.Errorf("the filter is %d bytes long: at most %d", len(expr), maxFilterLen)
@@ -234,7 +234,7 @@ func (p *filterParser) special(q qualifiers, word string) (node, error) {
 	if word == "vlan" {
 		id, err := strconv.ParseUint(p.peek(0), 10, 16)
 		if err != nil {
-			return vlanNode{any: true}, nil //nolint:nilerr // No number follows: any tag.
+			return vlanNode{any: true}, nil
 		}
 		p.pos++
 		if id > 4095 {

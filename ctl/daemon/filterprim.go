@@ -131,7 +131,7 @@ func portNumber(q qualifiers, id string) (uint32, error) {
 			proto = "tcp"
 		}
 		if n, err := net.LookupPort(proto, id); err == nil {
-			return uint32(n), nil //nolint:gosec // LookupPort returns 0 to 65535.
+			return uint32(n), nil
 		}
 	}
 	return 0, fmt.Errorf("filter: %s: %q is no port", q, id)

@@ -1,0 +1,287 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"heddle/ctl/config"
+	"heddle/dataplane"
+	vswitch "heddle/switch"
+)
+
+// MaxWorkers bounds Options.Workers.
+const MaxWorkers = dataplane.MaxWorkers
+
+// Options is what a Daemon is made from.
+type Options struct {
+	// Version is what `swctl version` shows.
+	Version string
+	// Node is this host's name towards others; stable MACs derive from it.
+	Node string
+	// Socket is the path of the unix socket, SocketGroup the group that may
+	// use it besides root; empty means root's only.
+	Socket, SocketGroup string
+	// StateDir is where the specs are saved.
+	StateDir string
+	// Config is the path of a file to apply at start; empty for none.
+	Config string
+	// Workers is the number of worker threads, CPUs what they are pinned to.
+	Workers int
+	CPUs    []int
+	// MaxMACs bounds the FDB over all networks; 0 means a million.
+	MaxMACs int
+	// Metrics is the ADDR:PORT that serves Prometheus; empty for none.
+	Metrics string
+	// Log takes what happens. Nil logs nothing.
+	Log *zap.Logger
+}
+
+// Daemon is one swd. New makes it, Run serves until it is told to stop, Close
+// gives back what is left. Its exported methods besides these are what the API
+// does; they may be called from any goroutine between New and Close.
+type Daemon struct {
+	opts    Options
+	log     *zap.Logger
+	host    host
+	engine  *dataplane.Engine
+	sw      *vswitch.Switch
+	events  *eventRing
+	state   *state
+	started time.Time
+	locks   []*os.File
+
+	listener *limitListener
+	metrics  net.Listener // Nil without Options.Metrics.
+
+	change sync.Mutex // One change at a time; before mu.
+
+	mu       sync.RWMutex // Guards what follows, and the fields of the objects in it.
+	networks map[string]*network
+	ports    map[string]*port
+	ids      [dataplane.MaxPorts]*port
+	statics  []config.Static  // As asked for, in that order.
+	retired  dataplane.Totals // Of ports that were removed.
+
+	captures chan struct{} // A slot for each that runs.
+	ready    func()        // Called once Run serves; nil for nothing.
+}
+
+// New makes a daemon: it takes the locks, restores what was saved, applies the
+// config file and opens the socket. What can't be restored because the host
+// lacks it (a namespace, a container) is kept, shown down, and tried again;
+// files that can't be read or are wrong are errors. On failure nothing is left
+// open; interfaces that were made stay for the next start.
+func New(o Options) (*Daemon, error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	m, err := openMachine(o.Log)
+	if err != nil {
+		return nil, err
+	}
+	return newOn(o, m)
+}
+
+// newOn is New on a host, which it closes in the end.
+func newOn(o Options, h host) (_ *Daemon, err error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	d := &Daemon{
+		opts:     o,
+		log:      o.Log,
+		host:     h,
+		events:   newEventRing(),
+		started:  time.Now(),
+		networks: make(map[string]*network),
+		ports:    make(map[string]*port),
+		captures: make(chan struct{}, maxCaptures),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if err := d.takeLocks(); err != nil {
+		return nil, err
+	}
+	saved, asked, err := d.readSpecs()
+	if err != nil {
+		return nil, err
+	}
+	d.sw = vswitch.New(o.Workers, o.MaxMACs)
+	d.engine, err = dataplane.NewEngine(dataplane.Config{Workers: o.Workers, CPUs: o.CPUs, Clock: d.now})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.engine.Start(); err != nil {
+		return nil, err
+	}
+	if err := d.restore(saved, asked); err != nil {
+		return nil, err
+	}
+	if o.Metrics != "" {
+		d.metrics, err = net.Listen("tcp", o.Metrics)
+		if err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	l, err := listen(o.Socket, o.SocketGroup)
+	if err != nil {
+		return nil, err
+	}
+	d.listener = newLimitListener(l)
+	return d, nil
+}
+
+// takeLocks makes sure that no other swd has the socket or the state.
+func (d *Daemon) takeLocks() (err error) {
+	if d.state, err = openState(d.opts.StateDir); err != nil {
+		return err
+	}
+	for _, l := range []struct{ path, what string }{
+		{d.opts.Socket + ".lock", "socket " + d.opts.Socket},
+		{filepath.Join(d.opts.StateDir, "lock"), "state directory " + d.opts.StateDir},
+	} {
+		f, err := lockFile(l.path, l.what)
+		if err != nil {
+			return err
+		}
+		d.locks = append(d.locks, f)
+	}
+	return nil
+}
+
+// readSpecs reads the saved state and the config file; asked is nil without.
+func (d *Daemon) readSpecs() (saved, asked *config.Config, err error) {
+	if saved, err = d.state.load(); err != nil {
+		return nil, nil, err
+	}
+	if d.opts.Config == "" {
+		return saved, nil, nil
+	}
+	if asked, err = readConfig(d.opts.Config); err != nil {
+		return nil, nil, fmt.Errorf("config: %w", err)
+	}
+	return saved, asked, nil
+}
+
+// restore makes what was saved, and then what the config file asks for.
+func (d *Daemon) restore(saved, asked *config.Config) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	if _, err := d.apply(saved, keepFailed); err != nil {
+		return fmt.Errorf("restore %s: %w", d.state.path, err)
+	}
+	if asked == nil {
+		return nil
+	}
+	if _, err := d.apply(asked, keepFailed); err != nil {
+		return fmt.Errorf("config: apply %s: %w", d.opts.Config, err)
+	}
+	return d.save()
+}
+
+// now is the engine's clock: monotonic nanoseconds since the start.
+func (d *Daemon) now() int64 { return int64(time.Since(d.started)) }
+
+// OnReady has f called once when Run serves. It is set before Run.
+func (d *Daemon) OnReady(f func()) { d.ready = f }
+
+// Run serves until ctx is done, and returns after the clients have been let
+// go. It returns an error if serving failed.
+func (d *Daemon) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	api := d.newServer()
+	api.BaseContext = func(net.Listener) context.Context { return ctx }
+	servers := []*http.Server{api}
+	failed := make(chan error, 2)
+	var running sync.WaitGroup
+	serve := func(s *http.Server, l net.Listener) {
+		running.Go(func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve %s: %w", l.Addr(), err)
+			}
+		})
+	}
+	serve(api, d.listener)
+	if d.metrics != nil {
+		m := d.newMetricsServer()
+		servers = append(servers, m)
+		serve(m, d.metrics)
+	}
+	running.Go(func() { d.control(ctx) })
+	d.log.Info("serving", zap.String("socket", d.opts.Socket), zap.Int("workers", d.opts.Workers), zap.Ints("cpus", d.opts.CPUs))
+	if d.ready != nil {
+		d.ready()
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	cancel() // Ends streams, and the control goroutine.
+	grace, end := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer end()
+	for _, s := range servers {
+		if s.Shutdown(grace) != nil {
+			_ = s.Close()
+		}
+	}
+	running.Wait()
+	return err
+}
+
+// shutdownTimeout bounds how long a stop waits for requests that are served.
+const shutdownTimeout = 5 * time.Second
+
+// Close drains and stops the workers and gives back everything but what is to
+// survive on the host: TAPs and veths stay, with their addresses and routes,
+// for the next start to take over. Run has returned, or was never called.
+func (d *Daemon) Close() error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	var errs []error
+	if d.listener != nil {
+		errs = append(errs, notClosed(d.listener.Close()))
+	}
+	if d.metrics != nil {
+		errs = append(errs, notClosed(d.metrics.Close()))
+	}
+	if d.engine != nil {
+		d.engine.Stop()
+	}
+	for _, p := range d.ports {
+		if p.dev != nil {
+			errs = append(errs, p.dev.release())
+			p.dev = nil
+		}
+	}
+	if d.host != nil {
+		errs = append(errs, d.host.close())
+		d.host = nil
+	}
+	for _, f := range d.locks {
+		errs = append(errs, f.Close())
+	}
+	d.locks = nil
+	return errors.Join(errs...)
+}
+
+// notClosed forgives a second close.
+func notClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

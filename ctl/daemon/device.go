@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+
+	"heddle/ctl/config"
+	"heddle/dataplane"
+)
+
+// errGone is what a goneError is.
+var errGone = errors.New("gone")
+
+// goneError is why a device is of no use any more: it has to be opened anew.
+// Any other reason that device.check gives may pass by itself.
+type goneError struct{ why error }
+
+func (g goneError) Error() string   { return g.why.Error() }
+func (g goneError) Unwrap() []error { return []error{errGone, g.why} }
+
+// order is what a device is made from: a spec in which everything is decided.
+type order struct {
+	spec    config.Port // With defaults; its IPs are addresses, none is automatic.
+	mac     net.HardwareAddr
+	mtu     int            // The network's, in bytes of L3.
+	ips     []netip.Prefix // Those of spec.IPs.
+	routes  []netip.Addr   // The gateways of the default routes to set.
+	workers int
+}
+
+// facts is what there is to tell of a device that was opened.
+type facts struct {
+	ifName string
+	mac    string
+	mtu    int // Bytes of L3: the lesser of the network's and the interface's.
+}
+
+// device is what the host lends for a port: a TAP, one end of a veth pair, an
+// interface, and everything set on it. The daemon calls one method at a time.
+type device interface {
+	// port is the way in and out for frames. It is closed by release.
+	port() dataplane.Port
+	facts() facts
+	// check returns why the device carries no frames now, nil if it does;
+	// a goneError if it never will again.
+	check() error
+	// release gives back what this process holds and leaves on the host what
+	// another swd can take over.
+	release() error
+	// remove is release, and nothing is left on the host.
+	remove() error
+}
+
+// host is what the daemon asks of the machine; tests have one in memory.
+type host interface {
+	// open makes the device, or takes over what a swd before this one left of
+	// it. A failure leaves nothing that wasn't there.
+	open(ctx context.Context, o order) (device, error)
+	// discard removes what a swd may have left of a device that couldn't be
+	// opened by now. That nothing is there is no error.
+	discard(ctx context.Context, o order) error
+	// changes says by a value that links may have changed: ask check.
+	changes() <-chan struct{}
+	close() error
+}

@@ -1,0 +1,375 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"heddle/ctl/attach"
+	"heddle/ctl/config"
+	"heddle/dataplane"
+	"heddle/dataplane/packet"
+	"heddle/dataplane/tap"
+)
+
+// usableTimeout bounds how long a new interface may take until frames pass.
+const usableTimeout = 5 * time.Second
+
+// machine is the host that swd runs on.
+type machine struct {
+	log     *zap.Logger
+	own     *attach.Namespace
+	watcher *attach.Watcher
+	changed chan struct{}
+	done    sync.WaitGroup
+	// before is called ahead of each step that makes something; tests have it
+	// fail, to see that nothing is left. Nil does nothing.
+	before func(step string) error
+}
+
+// step runs one step of making a device.
+func (m *machine) step(name string, do func() error) error {
+	if m.before != nil {
+		if err := m.before(name); err != nil {
+			return err
+		}
+	}
+	return do()
+}
+
+// openMachine starts to watch the namespace that swd runs in.
+func openMachine(log *zap.Logger) (*machine, error) {
+	own, err := attach.Own()
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	w, err := attach.Watch(own)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("host: %w", err), own.Close())
+	}
+	m := &machine{log: log, own: own, watcher: w, changed: make(chan struct{}, 1)}
+	m.done.Go(func() {
+		for range w.Events() {
+			select {
+			case m.changed <- struct{}{}:
+			default: // One value waits already, and stands for all.
+			}
+		}
+	})
+	return m, nil
+}
+
+func (m *machine) changes() <-chan struct{} { return m.changed }
+
+func (m *machine) close() error {
+	err := m.watcher.Close()
+	m.done.Wait()
+	return errors.Join(err, m.own.Close())
+}
+
+// namespace opens the one that the spec names. A port without any is in swd's
+// own, opened anew so that every device can close its own handle.
+func (m *machine) namespace(ctx context.Context, p *config.Port) (ns *attach.Namespace, err error) {
+	switch {
+	case p.NetNS != "":
+		ns, err = attach.ByPath(p.NetNS)
+	case p.PID != 0:
+		ns, err = attach.ByPID(p.PID)
+	case p.Container != "":
+		ns, err = attach.ByContainer(ctx, p.Container)
+	default:
+		err = m.own.Do(func() error {
+			ns, err = attach.Own()
+			return err
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ns, nil
+}
+
+// link is a device of this machine.
+type link struct {
+	m       *machine
+	p       faulty
+	f       facts
+	ns      *attach.Namespace // Where the interface is.
+	silence io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
+	destroy func() error      // Removes the interface; nil for one that isn't Heddle's.
+	made    bool              // This swd made the interface, rather than to take it over.
+}
+
+// faulty is a port that can tell why it carries no frames.
+type faulty interface {
+	dataplane.Port
+	Fault() error
+}
+
+func (l *link) port() dataplane.Port { return l.p }
+func (l *link) facts() facts         { return l.f }
+
+func (l *link) check() error {
+	if err := l.ns.Alive(); err != nil {
+		return goneError{err}
+	}
+	err := l.p.Fault()
+	if errors.Is(err, packet.ErrGone) || errors.Is(err, tap.ErrGone) || errors.Is(err, net.ErrClosed) {
+		return goneError{err}
+	}
+	return err
+}
+
+func (l *link) release() error { return errors.Join(l.letGo(), l.ns.Close()) }
+
+func (l *link) remove() error { return errors.Join(l.wipe(), l.letGo(), l.ns.Close()) }
+
+// letGo gives back what the process holds, but for the namespace.
+func (l *link) letGo() error {
+	var errs []error
+	if l.p != nil {
+		errs = append(errs, l.p.Close())
+	}
+	if l.silence != nil {
+		errs = append(errs, l.silence.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// wipe removes the interface if it is Heddle's.
+func (l *link) wipe() error {
+	if l.destroy == nil {
+		return nil
+	}
+	if err := l.destroy(); !absent(err) {
+		return err
+	}
+	return nil
+}
+
+// undo takes back an open that failed: an interface that was taken over stays
+// as it was found.
+func (l *link) undo() error {
+	var err error
+	if l.made {
+		err = l.wipe()
+	}
+	return errors.Join(err, l.letGo())
+}
+
+// absent tells whether an error says that what is to be removed isn't there.
+func absent(err error) bool {
+	return err == nil || errors.Is(err, attach.ErrNoLink) || errors.Is(err, attach.ErrNoNamespace) ||
+		errors.Is(err, attach.ErrNoContainer) || errors.Is(err, attach.ErrNotRunning) || errors.Is(err, attach.ErrMoved)
+}
+
+// open implements host.
+func (m *machine) open(ctx context.Context, o order) (device, error) {
+	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
+	defer cancel()
+	ns, err := m.namespace(ctx, &o.spec)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{m: m, ns: ns}
+	switch o.spec.Kind {
+	case config.KindTAP:
+		err = l.openTAP(ctx, o)
+	case config.KindVeth:
+		err = l.openVeth(ctx, o)
+	case config.KindPacket:
+		err = l.openPacket(o)
+	default:
+		err = fmt.Errorf("kind %q: unknown", o.spec.Kind)
+	}
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	if err := m.step("follow", func() error { return m.watcher.Follow(ns) }); err != nil {
+		return nil, errors.Join(err, l.undo(), ns.Close())
+	}
+	return l, nil
+}
+
+// discard implements host.
+func (m *machine) discard(ctx context.Context, o order) error {
+	name, port := o.spec.IfName, o.spec.Name
+	if o.spec.Kind == config.KindPacket {
+		return m.own.Unsilence(o.spec.Interface)
+	}
+	if o.spec.Kind == config.KindVeth {
+		if err := m.own.Delete(attach.HostName(port), port); err == nil || !absent(err) {
+			return err
+		}
+	}
+	ns, err := m.namespace(ctx, &o.spec)
+	if err != nil {
+		if absent(err) || errors.Is(err, attach.ErrNoEngine) {
+			return nil
+		}
+		return err
+	}
+	defer ns.Close()
+	if err := ns.Delete(name, port); !absent(err) && !errors.Is(err, attach.ErrTaken) {
+		return err
+	}
+	return nil
+}
+
+// configure gives the container's interface what the order says.
+func (l *link) configure(ctx context.Context, o order) error {
+	l.f = facts{ifName: o.spec.IfName, mac: o.mac.String(), mtu: o.mtu}
+	return l.m.step("configure", func() error {
+		return l.ns.Configure(ctx, attach.Interface{
+			Name: o.spec.IfName, MAC: o.mac, MTU: o.mtu, Addresses: o.ips, DefaultRoutes: o.routes,
+		})
+	})
+}
+
+// openTAP makes the TAP or takes it over. One that somebody else made and left
+// for others is used, but not marked as Heddle's, and so never deleted.
+func (l *link) openTAP(ctx context.Context, o order) error {
+	name := o.spec.IfName
+	was, err := l.ns.Link(name)
+	switch {
+	case errors.Is(err, attach.ErrNoLink):
+	case err != nil:
+		return err
+	case was.Alias != "":
+		if port, ours := was.Port(); !ours || port != o.spec.Name {
+			return fmt.Errorf("%s: interface %s: its alias is %q: %w", l.ns, name, was.Alias, attach.ErrTaken)
+		}
+	}
+	var p *tap.Port
+	err = l.m.step("tap", func() error {
+		return l.ns.Do(func() (err error) {
+			p, err = tap.Open(tap.Config{Name: name, Queues: o.workers})
+			return err
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.ns, err)
+	}
+	l.p, l.made = p, p.Created()
+	if p.Created() || was.Alias != "" {
+		l.destroy = p.Delete
+	}
+	if p.Created() {
+		err = l.m.step("claim", func() error { return l.ns.Claim(name, o.spec.Name) })
+	}
+	if err == nil {
+		err = l.configure(ctx, o)
+	}
+	if err != nil {
+		return errors.Join(err, l.undo())
+	}
+	return nil
+}
+
+// openVeth makes or takes over the pair.
+func (l *link) openVeth(ctx context.Context, o order) error {
+	outer, port, own := attach.HostName(o.spec.Name), o.spec.Name, l.m.own
+	err := l.m.step("veth", func() error {
+		adopted, err := attach.CreateVeth(attach.Veth{
+			Port: port, Container: l.ns, Inner: o.spec.IfName, MAC: o.mac, Host: own, Outer: outer, MTU: o.mtu,
+		})
+		l.made = !adopted
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	l.destroy = func() error { return own.Delete(outer, port) }
+	err = l.hush(own, outer)
+	if err == nil {
+		err = l.openSocket(own, packet.Config{Interface: outer, Workers: o.workers})
+	}
+	if err == nil {
+		err = l.configure(ctx, o)
+	}
+	if err != nil {
+		return errors.Join(err, l.undo())
+	}
+	return nil
+}
+
+// openPacket takes an interface that exists. The host's own stack is kept off
+// it unless it has an address there: then the host goes on using it, beside
+// the network.
+func (l *link) openPacket(o order) error {
+	name := o.spec.Interface
+	info, err := l.ns.Free(name)
+	if err != nil {
+		return err
+	}
+	l.f = facts{ifName: name, mac: info.MAC.String(), mtu: min(o.mtu, info.MTU)}
+	used, err := l.m.addressed(name)
+	if err != nil {
+		return err
+	}
+	if used {
+		l.m.log.Warn("the interface has an address: the host's own stack goes on answering on it",
+			zap.String("port", o.spec.Name), zap.String("interface", name))
+	} else {
+		err = l.hush(l.ns, name)
+	}
+	if err == nil {
+		err = l.m.step("offloads", func() error { return l.ns.LimitOffloads(name) })
+	}
+	if err == nil {
+		err = l.openSocket(l.ns, packet.Config{Interface: name, Workers: o.workers, Promiscuous: true})
+	}
+	if err != nil {
+		return errors.Join(err, l.undo())
+	}
+	return nil
+}
+
+// hush keeps the host's own stack off an interface.
+func (l *link) hush(ns *attach.Namespace, name string) error {
+	return l.m.step("silence", func() (err error) {
+		l.silence, err = ns.Silence(name)
+		return err
+	})
+}
+
+// openSocket opens the packet port.
+func (l *link) openSocket(ns *attach.Namespace, c packet.Config) error {
+	return l.m.step("socket", func() error {
+		return ns.Do(func() error {
+			p, err := packet.Open(c)
+			if err == nil {
+				l.p = p
+			}
+			return err
+		})
+	})
+}
+
+// addressed tells whether an interface of swd's own namespace has an address
+// that isn't link-local.
+func (m *machine) addressed(name string) (used bool, err error) {
+	err = m.own.Do(func() error {
+		ifi, err := net.InterfaceByName(name)
+		if err != nil {
+			return err
+		}
+		addrs, err := ifi.Addrs()
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && !n.IP.IsLinkLocalUnicast() {
+				used = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("interface %s: addresses: %w", name, err)
+	}
+	return used, nil
+}

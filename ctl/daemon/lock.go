@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// errInUse is returned where another swd holds the socket or the state.
+var errInUse = errors.New("another swd is running")
+
+// lockFile holds path for this process until the file is closed or the process
+// ends, however it ends. The file stays behind: removing it would let two
+// processes lock two files of one name.
+func lockFile(path, what string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", what, err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", what, err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		b := make([]byte, 32)
+		n, _ := f.ReadAt(b, 0)
+		pid := strings.TrimSpace(string(b[:n]))
+		_ = f.Close()
+		return nil, fmt.Errorf("%s: %w (process %s)\nhint: stop it, or give this one its own --socket and --state-dir", what, errInUse, pid)
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", what, err)
+	}
+	return f, nil
+}

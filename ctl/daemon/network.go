@@ -1,0 +1,185 @@
+package daemon
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"heddle/ctl/config"
+	vswitch "heddle/switch"
+)
+
+// network is a live network.
+type network struct {
+	spec config.Network // With its VNI decided.
+	live *vswitch.Network
+}
+
+// want returns the spec with its defaults.
+func (n *network) want() config.Network { return n.spec.WithDefaults() }
+
+// settings is what the switch is told of a network.
+func settings(spec config.Network) vswitch.NetworkConfig {
+	s := spec.WithDefaults()
+	return vswitch.NetworkConfig{
+		VNI: s.VNI, Ageing: time.Duration(s.Ageing), MaxMACs: s.MaxMACs, Isolated: s.Isolated,
+	}
+}
+
+// AddNetwork makes a network.
+func (d *Daemon) AddNetwork(spec config.Network) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	if d.networks[spec.Name] != nil {
+		return fail(http.StatusConflict, "it exists").withHint("change it with swctl apply, or remove it first")
+	}
+	spec, err := d.chooseVNI(spec)
+	if err != nil {
+		return err
+	}
+	if err := d.validateWith(config.Config{Networks: []config.Network{spec}}); err != nil {
+		return err
+	}
+	if err := d.makeNetwork(spec); err != nil {
+		return err
+	}
+	if err := d.save(); err != nil {
+		return errors.Join(err, d.dropNetwork(spec.Name))
+	}
+	d.note(eventNetworkAdded, "network "+spec.Name, "added")
+	return nil
+}
+
+// RemoveNetwork removes a network without ports.
+func (d *Daemon) RemoveNetwork(name string) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	n := d.networks[name]
+	if n == nil {
+		return noNetwork(name)
+	}
+	if ports := d.portsOf(name); len(ports) > 0 {
+		return fail(http.StatusConflict, "%d ports are on it, as %s", len(ports), ports[0].spec.Name).
+			withHint("remove them first: swctl port rm %s", ports[0].spec.Name)
+	}
+	if err := d.dropNetwork(name); err != nil {
+		return err
+	}
+	if err := d.save(); err != nil {
+		return errors.Join(err, d.makeNetwork(n.spec))
+	}
+	d.note(eventNetworkRemoved, "network "+name, "removed")
+	return nil
+}
+
+func noNetwork(name string) *failure {
+	return fail(http.StatusNotFound, "there is no network %s", printable(name)).withHint("swctl network ls lists them")
+}
+
+// makeNetwork makes the live object. The caller holds change.
+func (d *Daemon) makeNetwork(spec config.Network) error {
+	live, err := d.sw.AddNetwork(settings(spec))
+	if err != nil {
+		return fail(http.StatusConflict, "%w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.networks[spec.Name] = &network{spec: spec, live: live}
+	return nil
+}
+
+// dropNetwork ends the live object, on which no ports are.
+func (d *Daemon) dropNetwork(name string) error {
+	if err := d.sw.RemoveNetwork(d.networks[name].live); err != nil {
+		return fail(http.StatusConflict, "%w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.networks, name)
+	return nil
+}
+
+// changeNetwork makes a network what spec says. Ports whose interfaces follow
+// from it are taken down and come back with the new settings.
+func (d *Daemon) changeNetwork(spec config.Network) error {
+	n := d.networks[spec.Name]
+	old, next := n.want(), spec.WithDefaults()
+	anew := old.VNI != next.VNI
+	reopen := anew || old.MTU != next.MTU || !slices.Equal(old.Gateways, next.Gateways)
+	ports := d.portsOf(spec.Name)
+	if !reopen {
+		if err := n.live.Configure(settings(spec)); err != nil {
+			return fail(http.StatusConflict, "%w", err)
+		}
+	}
+	if reopen {
+		for _, p := range ports {
+			d.takeDown(p, errors.New("its network is being changed"))
+			d.releaseDevice(p)
+		}
+	}
+	var err error
+	switch {
+	case anew:
+		if err = d.dropNetwork(spec.Name); err == nil {
+			if err = d.makeNetwork(spec); err != nil {
+				err = errors.Join(err, d.makeNetwork(n.spec))
+			}
+		}
+	case reopen:
+		err = n.live.Configure(settings(spec))
+	}
+	if err == nil {
+		d.mu.Lock()
+		d.networks[spec.Name].spec = spec
+		d.mu.Unlock()
+	}
+	if reopen {
+		for _, p := range ports {
+			d.bringUp(p)
+		}
+	}
+	return err
+}
+
+// chooseVNI gives a network that has none the lowest that is free.
+func (d *Daemon) chooseVNI(spec config.Network) (config.Network, error) {
+	if spec.VNI != 0 {
+		return spec, nil
+	}
+	used := make(map[uint32]bool, len(d.networks))
+	for _, n := range d.networks {
+		used[n.spec.VNI] = true
+	}
+	for vni := uint32(1); vni <= config.MaxVNI; vni++ {
+		if !used[vni] {
+			spec.VNI = vni
+			return spec, nil
+		}
+	}
+	return spec, fail(http.StatusConflict, "no VNI is free")
+}
+
+// portsOf returns a network's ports, by name.
+func (d *Daemon) portsOf(network string) []*port {
+	var ports []*port
+	for _, p := range d.ports {
+		if p.spec.Network == network {
+			ports = append(ports, p)
+		}
+	}
+	slices.SortFunc(ports, byName)
+	return ports
+}
+
+// note tells of a change: as an event, and in the log.
+func (d *Daemon) note(kind, object, message string) {
+	d.events.add(kind, object, message)
+	d.log.Info(kind, zap.String("object", object), zap.String("message", message))
+}

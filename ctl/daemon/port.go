@@ -1,0 +1,311 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"heddle/ctl/attach"
+	"heddle/ctl/config"
+	"heddle/dataplane"
+	vswitch "heddle/switch"
+)
+
+// port is a live port. Daemon.mu guards its fields; who holds Daemon.change
+// may read them without.
+type port struct {
+	id   dataplane.PortID
+	spec config.Port // As asked for, with automatic addresses decided.
+
+	dev      device // Nil while it can't be opened.
+	facts    facts  // Of dev, or of the last one.
+	attached bool   // The engine and the network have it.
+	taps     []*tapping
+
+	down  error     // Why it isn't attached; nil if it is.
+	since time.Time // Of the last change between up and down.
+	wait  time.Duration
+	retry time.Time // When to try again to open it; valid only without dev.
+
+	carried dataplane.Totals // Of devices before dev.
+}
+
+func byName(a, b *port) int { return strings.Compare(a.spec.Name, b.spec.Name) }
+
+// AddPort makes a port, whole or not at all.
+func (d *Daemon) AddPort(ctx context.Context, spec config.Port) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	if err := d.checkPort(&spec); err != nil {
+		return err
+	}
+	if err := d.makePort(ctx, spec, failWhole); err != nil {
+		return err
+	}
+	if err := d.save(); err != nil {
+		return errors.Join(err, d.dropPort(d.ports[spec.Name]))
+	}
+	d.note(eventPortAdded, "port "+spec.Name, "added to network "+spec.Network)
+	return nil
+}
+
+// checkPort refuses a spec that is wrong, alone or beside what there is, and
+// decides its automatic addresses.
+func (d *Daemon) checkPort(spec *config.Port) error {
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	if d.ports[spec.Name] != nil {
+		return fail(http.StatusConflict, "it exists").withHint("change it with swctl apply, or remove it first")
+	}
+	n := d.networks[spec.Network]
+	if n == nil {
+		return noNetwork(spec.Network)
+	}
+	if err := spec.ValidateOn(&n.spec); err != nil {
+		return err
+	}
+	if err := d.chooseIPs(spec, nil); err != nil {
+		return err
+	}
+	return d.validateWith(config.Config{Ports: []config.Port{*spec}})
+}
+
+// onFailure says what becomes of a port whose device can't be opened.
+type onFailure int
+
+const (
+	failWhole  onFailure = iota // The port isn't made.
+	keepFailed                  // The port is made, down, and tried again.
+)
+
+// makePort makes a port that has been checked. The caller holds change.
+func (d *Daemon) makePort(ctx context.Context, spec config.Port, on onFailure) error {
+	p := &port{spec: spec, since: time.Now(), facts: facts{ifName: spec.WithDefaults().IfName, mac: spec.MAC}}
+	if spec.Kind == config.KindPacket {
+		p.facts.ifName = spec.Interface
+	}
+	for id := dataplane.PortID(1); id < dataplane.MaxPorts && p.id == 0; id++ {
+		if d.ids[id] == nil {
+			p.id = id
+		}
+	}
+	if p.id == 0 {
+		return fail(http.StatusConflict, "there are %d ports: no more fit", dataplane.MaxPorts-1)
+	}
+	err := d.openDevice(ctx, p)
+	if err == nil {
+		err = d.attachDevice(p)
+		if err != nil {
+			err = errors.Join(err, p.dev.remove())
+		}
+	}
+	if err != nil && on == failWhole {
+		return hostFailure(err)
+	}
+	d.mu.Lock()
+	d.ports[spec.Name], d.ids[p.id] = p, p
+	if err != nil {
+		p.dev, p.down = nil, err
+		p.retry = time.Now().Add(p.nextWait())
+	}
+	d.mu.Unlock()
+	if err != nil {
+		d.noteDown(p)
+	}
+	return nil
+}
+
+// order decides what a port's device is made from.
+func (d *Daemon) order(p *port) (order, error) {
+	n := d.networks[p.spec.Network].want()
+	o := order{spec: p.spec.WithDefaults(), mtu: n.MTU, workers: d.engine.Workers()}
+	if mac, err := config.ParseMAC(o.spec.MAC); err == nil {
+		o.mac = net.HardwareAddr(mac[:])
+	} else {
+		o.mac = attach.StableMAC(d.opts.Node, p.spec.Name)
+	}
+	for _, s := range o.spec.IPs {
+		ip, err := config.ParseIP(s)
+		if err != nil {
+			return o, fmt.Errorf("address %s: %w", s, err)
+		}
+		o.ips = append(o.ips, ip)
+	}
+	if o.spec.DefaultRoute {
+		for _, g := range n.Gateways {
+			if reaches(o.ips, g) {
+				o.routes = append(o.routes, g)
+			}
+		}
+	}
+	return o, nil
+}
+
+// reaches tells whether one of the interface's addresses is on the gateway's
+// subnet.
+func reaches(ips []netip.Prefix, gateway netip.Addr) bool {
+	for _, ip := range ips {
+		if ip.Masked().Contains(gateway) {
+			return true
+		}
+	}
+	return false
+}
+
+// openDevice asks the host for the port's device.
+func (d *Daemon) openDevice(ctx context.Context, p *port) error {
+	o, err := d.order(p)
+	if err != nil {
+		return err
+	}
+	dev, err := d.host.open(ctx, o)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p.dev, p.facts = dev, dev.facts()
+	return nil
+}
+
+// attachDevice gives the device to the network and the engine, and the port's
+// static entries to the network; on failure to none of them.
+func (d *Daemon) attachDevice(p *port) error {
+	n := d.networks[p.spec.Network].live
+	outer := p.tapped()
+	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu}); err != nil {
+		return err
+	}
+	err := d.engine.Attach(p.id, outer, n)
+	for _, s := range d.statics {
+		if err == nil && s.Port == p.spec.Name {
+			err = addStatic(n, s, p.id)
+		}
+	}
+	if err != nil {
+		d.detach(p)
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p.attached, p.down = true, nil
+	return nil
+}
+
+// detach takes the device from the engine and the network, which forgets what
+// it learnt there. Afterwards no worker is in it.
+func (d *Daemon) detach(p *port) {
+	_ = d.networks[p.spec.Network].live.Detach(p.id)
+	d.engine.Detach(p.id)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p.attached = false
+}
+
+// RemovePort removes a port and what was made for it on the host.
+func (d *Daemon) RemovePort(name string) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	p := d.ports[name]
+	if p == nil {
+		return noPort(name)
+	}
+	if err := d.saveWithout(p); err != nil {
+		return err
+	}
+	err := d.dropPort(p)
+	d.note(eventPortRemoved, "port "+name, "removed from network "+p.spec.Network)
+	if err != nil {
+		return fail(http.StatusUnprocessableEntity, "the port is removed, but on the host something is left of it: %w", err)
+	}
+	return nil
+}
+
+func noPort(name string) *failure {
+	return fail(http.StatusNotFound, "there is no port %s", printable(name)).withHint("swctl port ls lists them")
+}
+
+// dropPort ends a port. The error says what is left on the host of it; the
+// port is gone in any case.
+func (d *Daemon) dropPort(p *port) error {
+	if p.attached {
+		d.detach(p)
+	}
+	var err error
+	if p.dev != nil {
+		d.carry(p)
+		err = p.dev.remove()
+	} else {
+		ctx, cancel := context.WithTimeout(context.Background(), usableTimeout)
+		defer cancel()
+		var o order
+		if o, err = d.order(p); err == nil {
+			err = d.host.discard(ctx, o)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	addTotals(&d.retired, &p.carried)
+	p.dev = nil
+	delete(d.ports, p.spec.Name)
+	d.ids[p.id] = nil
+	d.statics = withoutPort(d.statics, p.spec.Name)
+	for _, t := range p.taps {
+		t.forget(p)
+	}
+	return err
+}
+
+// carry adds the counts of a device that is about to go to the port's.
+func (d *Daemon) carry(p *port) {
+	t := p.dev.port().Counters().Totals()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	addTotals(&p.carried, &t)
+}
+
+// totals returns the port's counts over all its devices. The caller holds mu.
+func (p *port) totals() dataplane.Totals {
+	t := p.carried
+	if p.dev != nil {
+		now := p.dev.port().Counters().Totals()
+		addTotals(&t, &now)
+	}
+	return t
+}
+
+func addTotals(sum, t *dataplane.Totals) {
+	sum.RxFrames += t.RxFrames
+	sum.RxBytes += t.RxBytes
+	sum.TxFrames += t.TxFrames
+	sum.TxBytes += t.TxBytes
+	for i := range t.Drops {
+		sum.Drops[i] += t.Drops[i]
+	}
+}
+
+// hostFailure says in the API's terms why the host refused.
+func hostFailure(err error) error {
+	var f *failure
+	if errors.As(err, &f) {
+		return err
+	}
+	f = fail(http.StatusUnprocessableEntity, "%w", err)
+	switch {
+	case errors.Is(err, attach.ErrLinkExists):
+		return f.withHint("choose another name with --ifname")
+	case errors.Is(err, attach.ErrNoEngine):
+		return f.withHint("start Docker or podman, or name the namespace with --netns or --pid")
+	case errors.Is(err, attach.ErrDefaultRoute):
+		return f.withHint("leave --default-route out, or remove the other route")
+	case errors.Is(err, attach.ErrSharedNetwork):
+		return f.withHint("start the container with --network none")
+	}
+	return f
+}

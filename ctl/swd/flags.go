@@ -1,0 +1,139 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
+
+	"heddle/ctl/config"
+	"heddle/ctl/daemon"
+)
+
+// flags is the command line.
+type flags struct {
+	config, socket, socketGroup, stateDir string
+	workers, maxMACs                      int
+	logLevel, logFormat                   string
+	metrics, node                         string
+}
+
+func (f *flags) define(s *pflag.FlagSet) {
+	s.SortFlags = false
+	s.StringVar(&f.config, "config", "", "apply this YAML `FILE` at start, on top of the saved state")
+	s.StringVar(&f.socket, "socket", "/run/swd/swd.sock", "serve the API on the unix socket `PATH`")
+	s.StringVar(&f.socketGroup, "socket-group", "", "let the members of group `NAME` use the socket, besides root")
+	s.StringVar(&f.stateDir, "state-dir", "/var/lib/swd", "save what was asked for in `DIR`")
+	s.IntVar(&f.workers, "workers", 0, "carry frames on `N` threads; 0 means half of the CPUs")
+	s.IntVar(&f.maxMACs, "max-macs", 0, "know at most `N` MACs over all networks; 0 means a million")
+	s.StringVar(&f.logLevel, "log-level", "info", "log from `LEVEL` on: debug, info, warn, error")
+	s.StringVar(&f.logFormat, "log-format", "console", "log as `FORMAT`: console or json")
+	s.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics on `ADDR:PORT`")
+	s.StringVar(&f.node, "node", "", "this host's `NAME`; its name by default")
+}
+
+// fromEnvironment sets each flag that wasn't given from its SWD_ variable.
+func fromEnvironment(s *pflag.FlagSet, lookup func(string) (string, bool)) error {
+	var errs []error
+	s.VisitAll(func(f *pflag.Flag) {
+		if f.Changed || f.Name == "help" || f.Name == "version" {
+			return
+		}
+		name := "SWD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok := lookup(name); ok {
+			if err := s.Set(f.Name, v); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// options is what the flags ask for.
+func (f *flags) options() (daemon.Options, error) {
+	log, err := logger(f.logLevel, f.logFormat)
+	if err != nil {
+		return daemon.Options{}, err
+	}
+	if f.socket == "" || f.stateDir == "" {
+		return daemon.Options{}, errors.New("--socket and --state-dir need a path")
+	}
+	if f.maxMACs < 0 || f.maxMACs > config.MaxMACs {
+		return daemon.Options{}, fmt.Errorf("--max-macs %d: want 0 to %d", f.maxMACs, config.MaxMACs)
+	}
+	cpus, err := allowedCPUs()
+	if err != nil {
+		return daemon.Options{}, err
+	}
+	workers := f.workers
+	if workers == 0 {
+		workers = max(1, len(cpus)/2)
+	}
+	if workers < 1 || workers > daemon.MaxWorkers {
+		return daemon.Options{}, fmt.Errorf("--workers %d: want 1 to %d, or 0", f.workers, daemon.MaxWorkers)
+	}
+	// Control code needs a thread beside the workers': they hold theirs.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), workers+1))
+	if f.node == "" {
+		if f.node, err = os.Hostname(); err != nil {
+			return daemon.Options{}, fmt.Errorf("this host has no name: give one by --node: %w", err)
+		}
+	}
+	return daemon.Options{
+		Version: version, Node: f.node,
+		Socket: f.socket, SocketGroup: f.socketGroup, StateDir: f.stateDir, Config: f.config,
+		Workers: workers, CPUs: last(cpus, workers), MaxMACs: f.maxMACs,
+		Metrics: f.metrics, Log: log,
+	}, nil
+}
+
+// allowedCPUs returns the CPUs that this process may run on, in order.
+func allowedCPUs() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("sched_getaffinity: %w", err)
+	}
+	var cpus []int
+	for cpu := range len(set) * 64 {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus, nil
+}
+
+// last returns the last n CPUs: the first ones are where interrupts and most
+// other programs are. With more workers than CPUs they share.
+func last(cpus []int, n int) []int { return cpus[max(len(cpus)-n, 0):] }
+
+// logger writes to stderr: stdout is for `ready`.
+func logger(level, format string) (*zap.Logger, error) {
+	at, err := zapcore.ParseLevel(level)
+	if err != nil || at > zapcore.ErrorLevel {
+		return nil, fmt.Errorf("--log-level %s: want debug, info, warn or error", level)
+	}
+	c := zap.NewProductionConfig()
+	c.Level = zap.NewAtomicLevelAt(at)
+	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	c.DisableStacktrace = true
+	c.DisableCaller = true
+	switch format {
+	case "json":
+	case "console":
+		c.Encoding = "console"
+		c.EncoderConfig.EncodeLevel = zapcore.CapitalLevelEncoder
+	default:
+		return nil, fmt.Errorf("--log-format %s: want console or json", format)
+	}
+	log, err := c.Build()
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	return log, nil
+}
