@@ -66,8 +66,8 @@ func changeAddress(command, flags, index int, a address) error {
 		family = unix.AF_INET
 	}
 	msg := nl.NewIfAddrmsg(family)
-	msg.Index = uint32(index)              //nolint:gosec // Interface numbers are positive.
-	msg.Prefixlen = uint8(a.prefix.Bits()) //nolint:gosec // 0 to 128.
+	msg.Index = uint32(index)
+	msg.Prefixlen = uint8(a.prefix.Bits())
 	req := nl.NewNetlinkRequest(command, flags|unix.NLM_F_ACK)
 	req.AddData(msg)
 	ip := a.prefix.Addr().AsSlice()

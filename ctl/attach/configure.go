@@ -105,16 +105,12 @@ func (c *configuration) apply(ctx context.Context) error {
 		func() error { return c.removeRoutes(stale) },
 		c.setAddresses,
 		c.addRoutes,
-		func() error { return c.await(ctx) },
 	} {
-		if err := expired(ctx); err != nil {
-			return err
-		}
 		if err := step(); err != nil {
 			return err
 		}
 	}
-	return nil
+	return c.await(ctx)
 }
 
 func (c *configuration) setMAC() error {
@@ -148,7 +144,7 @@ func (c *configuration) enableIPv6() error {
 		return nil
 	}
 	path := sysctlIPv6(c.want.Name)
-	before, err := os.ReadFile(path) //nolint:gosec // The name is that of an interface that exists.
+	before, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return errors.New("an IPv6 address is asked for, but the interface can have none (the kernel has no IPv6, or its MTU is under 1280)")
 	} else if err != nil {
@@ -160,7 +156,7 @@ func (c *configuration) enableIPv6() error {
 	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
 		return fmt.Errorf("switch IPv6 on: %w", err)
 	}
-	c.did(func() error { return os.WriteFile(path, before, 0) })
+	c.did(func() error { return os.WriteFile(path, before, 0) }) //nolint:gosec // G703: the name is that of an interface that exists, so it has no slash.
 	return nil
 }
 
@@ -232,7 +228,7 @@ func (c *configuration) await(ctx context.Context) error {
 		_, err = events.Read(buf)
 		switch {
 		case errors.Is(err, os.ErrClosed):
-			return fmt.Errorf("it has no carrier (nothing holds its other end): %w: %w", ErrNotUsable, expired(ctx))
+			return fmt.Errorf("it has no carrier (nothing holds its other end): %w: %w", ErrNotUsable, context.Cause(ctx))
 		case err != nil && !errors.Is(err, unix.ENOBUFS):
 			return fmt.Errorf("wait for it to come up: %w", err)
 		}

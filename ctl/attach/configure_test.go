@@ -342,7 +342,8 @@ func awaitUp(t *testing.T, ns *netns) {
 	for e := range events {
 		if e.Type == unix.RTM_NEWROUTE && e.Gw.Equal(net.ParseIP("2001:db8::1")) {
 			go func() {
-				for range events { //nolint:revive // Until the subscription has ended.
+				for range events {
+					continue // Until the subscription has ended.
 				}
 			}()
 			return

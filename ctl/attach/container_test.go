@@ -27,7 +27,9 @@ func engine(t *testing.T, handler http.HandlerFunc) (socket string) {
 		if err := server.Close(); err != nil {
 			t.Error(err)
 		}
-		<-done
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 	return socket
 }
@@ -50,14 +52,14 @@ func TestByContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer want.Close()
+	defer closing(t, want)
 	check := func() {
 		t.Helper()
 		ns, err := ByContainer(t.Context(), "we/b")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ns.Close()
+		defer closing(t, ns)
 		if !ns.Same(want) || ns.String() != "container we/b" {
 			t.Errorf("%v %v, want %v", ns, ns.ID(), want.ID())
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -40,7 +41,7 @@ func newLink(nl netlink.Link) Link {
 		Name:        a.Name,
 		Index:       a.Index,
 		Kind:        nl.Type(),
-		MAC:         a.HardwareAddr,
+		MAC:         slices.Clone(a.HardwareAddr), // It may point into a receive buffer.
 		MTU:         a.MTU,
 		Alias:       a.Alias,
 		Up:          a.Flags&net.FlagUp != 0,

@@ -1,7 +1,6 @@
 package attach
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -89,7 +88,7 @@ func closeIf(ns *Namespace) error {
 // ended tells whether the process of a pidfd has ended, reaped or not
 // (pidfd_open(2): the descriptor is readable then).
 func ended(pidfd *os.File) bool {
-	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}} //nolint:gosec // A descriptor fits.
+	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
 	for {
 		n, err := unix.Poll(fds, 0)
 		if !errors.Is(err, unix.EINTR) {
@@ -256,6 +255,3 @@ func in[T any](ns *Namespace, f func() (T, error)) (v T, err error) {
 	})
 	return v, err
 }
-
-// expired returns the reason why a context has ended, or nil.
-func expired(ctx context.Context) error { return context.Cause(ctx) }

@@ -52,12 +52,12 @@ func TestByPID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	defer closing(t, ns)
 	byPath, err := ByPath("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer byPath.Close()
+	defer closing(t, byPath)
 	if !ns.Same(byPath) || ns.ID() != byPath.ID() {
 		t.Errorf("by pid %v, by path %v", ns.ID(), byPath.ID())
 	}
@@ -121,14 +121,14 @@ func TestDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer own.Close()
+	defer closing(t, own)
 	here := func() ID {
 		ns, err := Own()
 		if err != nil {
 			t.Error(err)
 			return ID{}
 		}
-		defer ns.Close()
+		defer closing(t, ns)
 		return ns.ID()
 	}
 	if a.Same(b.Namespace) || a.Same(own) {

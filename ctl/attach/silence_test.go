@@ -32,7 +32,7 @@ func silenceByClsact(ns *netns, name string) (io.Closer, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer program.Close()
+		defer closing(t, program)
 		return silenceClsact(l.Attrs().Index, program)
 	})
 }

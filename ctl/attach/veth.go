@@ -111,7 +111,7 @@ func (v *Veth) make() error {
 			a.Name, a.MTU, a.Group = v.Outer, v.MTU, halfMade
 			pair := netlink.NewVeth(a)
 			pair.PeerName = v.Inner
-			pair.PeerMTU = uint32(v.MTU) //nolint:gosec // Bounded by the spec's validation; the kernel refuses what it can't have.
+			pair.PeerMTU = uint32(v.MTU)
 			pair.PeerHardwareAddr = v.MAC
 			pair.PeerNamespace = netlink.NsFd(fd)
 			if err := netlink.LinkAdd(pair); err != nil {

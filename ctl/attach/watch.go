@@ -128,7 +128,7 @@ func (w *Watcher) Follow(ns *Namespace) error {
 			if err != nil {
 				return err
 			}
-			w.followed[int32(id)] = ns.id //nolint:gosec // The kernel's int.
+			w.followed[int32(id)] = ns.id
 			return nil
 		})
 	})
@@ -156,31 +156,52 @@ func (w *Watcher) read() {
 	if err != nil {
 		return // Closed already.
 	}
-	buf := make([]byte, receiveSize)
-	oob := make([]byte, 128)
-	for {
-		var n, oobn, flags int
-		var failed error
-		err := raw.Read(func(fd uintptr) bool {
-			n, oobn, flags, _, failed = unix.Recvmsg(int(fd), buf, oob, 0)
-			return !errors.Is(failed, unix.EAGAIN)
-		})
-		if err != nil {
-			return // Closed.
-		}
-		// ENOBUFS and a message that didn't fit are losses; any other error
-		// of a netlink socket can't be told from one.
-		ok := true
-		if failed != nil || flags&unix.MSG_TRUNC != 0 {
+	r := receiver{buf: make([]byte, receiveSize), oob: make([]byte, 128)}
+	for raw.Read(r.wait) == nil { // Until it is closed.
+		ok := false
+		if r.lost() {
+			// The kernel drops until the queue is empty, and what is still in
+			// it is older than what the reader of Resync will ask for.
+			if raw.Read(r.drain) != nil {
+				return
+			}
 			ok = w.send(LinkEvent{Kind: Resync})
 		} else {
-			ok = w.messages(buf[:n], oob[:oobn])
+			ok = w.messages(r.buf[:r.n], r.oob[:r.oobn])
 		}
 		if !ok {
 			return
 		}
 	}
 }
+
+// receiver is the state of one receive.
+type receiver struct {
+	buf, oob       []byte
+	n, oobn, flags int
+	err            error
+}
+
+// wait receives; false means that there is nothing yet.
+func (r *receiver) wait(fd uintptr) bool {
+	for {
+		r.n, r.oobn, r.flags, _, r.err = unix.Recvmsg(int(fd), r.buf, r.oob, 0)
+		if !errors.Is(r.err, unix.EINTR) {
+			return !errors.Is(r.err, unix.EAGAIN)
+		}
+	}
+}
+
+// drain empties the queue.
+func (r *receiver) drain(fd uintptr) bool {
+	for r.wait(fd) {
+	}
+	return true
+}
+
+// lost tells whether messages were: by ENOBUFS, or because one didn't fit. A
+// netlink socket has no other errors that a receive can meet.
+func (r *receiver) lost() bool { return r.err != nil || r.flags&unix.MSG_TRUNC != 0 }
 
 // send waits for the reader of the channel; it returns false after Close.
 func (w *Watcher) send(e LinkEvent) bool {
@@ -260,7 +281,7 @@ func (w *Watcher) namespaceEnded(b []byte, elsewhere bool) (LinkEvent, bool) {
 		if a.Attr.Type != netnsaNSID || len(a.Value) != 4 {
 			continue
 		}
-		number := int32(nl.NativeEndian().Uint32(a.Value)) //nolint:gosec // The kernel's int.
+		number := int32(nl.NativeEndian().Uint32(a.Value))
 		if id, ok := w.followed[number]; ok {
 			delete(w.followed, number)
 			return LinkEvent{Kind: NamespaceEnded, NS: id}, true
@@ -278,7 +299,7 @@ func nsidOf(oob []byte) (int32, bool) {
 	}
 	for _, m := range all {
 		if m.Header.Level == unix.SOL_NETLINK && m.Header.Type == unix.NETLINK_LISTEN_ALL_NSID && len(m.Data) >= 4 {
-			return int32(nl.NativeEndian().Uint32(m.Data)), true //nolint:gosec // The kernel's int.
+			return int32(nl.NativeEndian().Uint32(m.Data)), true
 		}
 	}
 	return 0, false
