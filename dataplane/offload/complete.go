@@ -17,7 +17,7 @@ import (
 // It returns false, and has changed nothing, for a GSO frame, which a
 // Segmenter has to cut, and if the field is not inside the frame.
 //
-// It costs what wire.Sum does: 50 ns for a frame of 1,514 bytes.
+// It costs what wire.Sum does: 60 ns for a frame of 1,514 bytes.
 func Complete(frame []byte, h *wire.VNetHdr) bool {
 	if h.GSO() {
 		return false
