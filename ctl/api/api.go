@@ -11,13 +11,30 @@ const (
 	PathPorts    = "/v1/ports"    // config.Port → Port
 	PathFDB      = "/v1/fdb"      // GET ?network=; POST config.Static → Entry; DELETE ?network=&mac=, or flush: ?network=&port=
 	PathDrops    = "/v1/drops"    // GET ?port= → []DropCount
-	PathCapture  = "/v1/capture"  // GET ?port=|network=&count=&snaplen=&filter= → a pcapng stream
+	PathCapture  = "/v1/capture"  // GET ?port=|network=&count=&snaplen=&filter= → a pcapng stream, then the trailers
 	PathEvents   = "/v1/events"   // GET ?follow=1 → Event a line (application/x-ndjson)
 )
 
+// Trailers of a capture, decimal numbers. A capture ends when count frames are
+// caught, or when the client shuts down its half of the connection
+// (shutdown(2) with SHUT_WR); both ways the trailers follow the last block. A
+// client that closes the connection gets none.
+const (
+	TrailerCaptured = "Heddle-Captured" // Frames in the stream.
+	TrailerMissed   = "Heddle-Missed"   // Frames that matched and could not be kept.
+)
+
+// Content types of answers.
+const (
+	TypeJSON   = "application/json"
+	TypeLines  = "application/x-ndjson" // A JSON document a line.
+	TypePcapng = "application/x-pcapng"
+)
+
 // Error is the body of every answer that is not 2xx. Status codes: 400 bad
-// request, 404 no such object, 409 it exists or is in use, 413 body too large,
-// 422 the host refused, 429 too many clients, 500 swd's fault.
+// request, 403 not let in, 404 no such object or path, 405 no such method, 409 it
+// exists or is in use, 413 body too large, 422 the host refused, 429 too many
+// clients, 500 swd's fault.
 type Error struct {
 	What string `json:"what"`           // The operation and its object, as `port add web`.
 	Why  string `json:"why"`            // The reason.
