@@ -86,7 +86,7 @@ func (p *Port) pullLoop(q *queue, b *dataplane.Batch) {
 // loop port takes 1 ns to count it.
 func (p *Port) Push(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
-	if d := dataplane.Drop(p.fail.Load()); d != dataplane.None { //nolint:gosec // Fail stores a Drop.
+	if d := dataplane.Drop(p.fail.Load()); d != dataplane.None {
 		p.counters.Drop(b.Worker, d, bits.OnesCount64(b.Sel))
 		return
 	}

@@ -37,7 +37,7 @@ func pull(p *mem.Port, w int) *dataplane.Batch {
 func numbered(i, size int) mem.Frame {
 	return mem.Frame{
 		Data: bytes.Repeat([]byte{byte(i)}, size),
-		Owes: wire.VNetHdr{Flags: wire.VNetNeedsCsum, CsumStart: uint16(i)}, //nolint:gosec // i is small.
+		Owes: wire.VNetHdr{Flags: wire.VNetNeedsCsum, CsumStart: uint16(i)},
 	}
 }
 
@@ -234,7 +234,7 @@ func TestLoopGivesTheSameFramesAgain(t *testing.T) {
 // TestRingAgainstModel holds a port against two slices in random operations.
 func TestRingAgainstModel(t *testing.T) {
 	const slots = 16
-	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // A test wants to be repeatable.
+	rnd := rand.New(rand.NewPCG(1, 2))
 	p := mem.New(mem.Config{Workers: 1, Slots: slots})
 	var in, out []byte
 	lent := 0

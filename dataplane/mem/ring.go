@@ -44,7 +44,7 @@ type ring struct {
 func newRing(n, frameSize int) *ring {
 	stride := (dataplane.Headroom + frameSize + 63) &^ 63
 	slab := make([]byte, n*stride)
-	r := &ring{slots: make([]slot, n), mask: uint64(n - 1), limit: uint64(n)} //nolint:gosec // n ≥ 1.
+	r := &ring{slots: make([]slot, n), mask: uint64(n - 1), limit: uint64(n)}
 	for i := range r.slots {
 		r.slots[i].buf = slab[i*stride:][: dataplane.Headroom+frameSize : stride]
 	}

@@ -16,11 +16,11 @@ func udp4(n int) mem.Frame {
 	b := make([]byte, payload+n)
 	copy(b, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00})
 	copy(b[l3:], []byte{0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, wire.ProtoUDP, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2})
-	binary.BigEndian.PutUint16(b[l3+2:], uint16(20+8+n)) //nolint:gosec // n is small.
+	binary.BigEndian.PutUint16(b[l3+2:], uint16(20+8+n))
 	binary.BigEndian.PutUint16(b[l3+10:], ^wire.Fold(wire.Sum(b[l3:l4], 0)))
 	binary.BigEndian.PutUint16(b[l4:], 1000)
 	binary.BigEndian.PutUint16(b[l4+2:], 2000)
-	binary.BigEndian.PutUint16(b[l4+4:], uint16(8+n)) //nolint:gosec // n is small.
+	binary.BigEndian.PutUint16(b[l4+4:], uint16(8+n))
 	pseudo := wire.Sum(b[l3+12:l4], 0) + wire.ProtoUDP + uint32(8+n)
 	binary.BigEndian.PutUint16(b[l4+6:], wire.Fold(pseudo))
 	for i := range n {
@@ -84,7 +84,7 @@ func TestPushSettlesWhatTheFarEndCant(t *testing.T) {
 				}
 			}
 			c := p.Counters().Totals()
-			if c.TxFrames != uint64(len(sent)) || c.TxBytes != uint64(bytes) || c.Drops[tt.drop] != tt.drops { //nolint:gosec // Lengths.
+			if c.TxFrames != uint64(len(sent)) || c.TxBytes != uint64(bytes) || c.Drops[tt.drop] != tt.drops {
 				t.Errorf("counted %d frames, %d bytes, drops %v", c.TxFrames, c.TxBytes, c.Drops)
 			}
 		})

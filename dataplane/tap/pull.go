@@ -1,0 +1,95 @@
+// hot: no allocation, lock, log, map, channel, clock or interface call per frame.
+
+package tap
+
+import (
+	"encoding/binary"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"heddle/dataplane"
+	"heddle/dataplane/offload"
+	"heddle/dataplane/wire"
+)
+
+const (
+	// line is what frames are aligned to: a cache line.
+	line = 64
+	// readLen is what one read asks for: one byte more than the longest frame,
+	// because the kernel cuts off silently what is longer (tun_put_user).
+	readLen = wire.VNetHdrLen + dataplane.MaxFrame + 1
+	// slabLen holds what one Pull reads: PullBytes of frames, headroom and
+	// padding of each, and the last frame that starts below PullBytes.
+	slabLen = dataplane.PullBytes + dataplane.BatchSize*(dataplane.Headroom+line) + dataplane.MaxFrame + 1
+)
+
+// queue is one worker's share of a port. Only that worker uses it between Open
+// and Close, but for fd.
+type queue struct {
+	// Immutable after Open.
+	fd      int
+	noUSO   bool   // UDP GSO frames are segmented here.
+	slab    []byte // slabLen bytes from a line's beginning: what Pull lends.
+	segment []byte // Headroom and one segment; nil if the device does all.
+
+	segmenter offload.Segmenter
+	_         [2 * line]byte
+}
+
+// Pull implements dataplane.Port. A frame costs a system call, 0.4 µs for 64 B
+// and 2.2 µs for 64 KB, and some ns here; the read that finds the queue empty
+// 0.15 µs.
+func (p *Port) Pull(b *dataplane.Batch) {
+	q := &p.queues[b.Worker]
+	frames, bytes := b.N, b.Bytes
+	at := dataplane.Headroom
+	b.More = true
+	for range dataplane.BatchSize {
+		if b.Full() || b.Bytes-bytes >= dataplane.PullBytes {
+			break
+		}
+		hdr := q.slab[at-wire.VNetHdrLen:]
+		n, errno := read(q.fd, hdr[:readLen])
+		if errno != 0 {
+			b.More = false // Empty, or gone: Fault tells.
+			break
+		}
+		f := b.Next()
+		if d := q.lend(f, hdr, at, n); d != dataplane.None {
+			p.counters.Drop(b.Worker, d, 1)
+			continue // The next frame is read over it.
+		}
+		b.Add()
+		at = (at+f.Len+line-1)&^(line-1) + dataplane.Headroom
+	}
+	if b.N > frames {
+		p.counters.Rx(b.Worker, b.N-frames, b.Bytes-bytes)
+	}
+}
+
+// lend describes by f the frame that a read of n bytes put at slab[at:], with
+// its header in front. It returns why the frame goes no further, or None.
+func (q *queue) lend(f *dataplane.Frame, hdr []byte, at, n int) dataplane.Drop {
+	n -= wire.VNetHdrLen
+	if n <= 0 || n > dataplane.MaxFrame {
+		return dataplane.RxTruncated
+	}
+	f.Buf, f.Off, f.Len = q.slab, at, n
+	f.Owes = wire.VNetHdr{}
+	if binary.LittleEndian.Uint16(hdr) == 0 {
+		return dataplane.None // No flag and no GSO type: the rest says nothing.
+	}
+	f.Owes.Decode(hdr)
+	if !offload.Check(f.Bytes(), &f.Owes) {
+		return dataplane.RxBadOffload
+	}
+	return dataplane.None
+}
+
+// read reads one frame. It can't block: the descriptor is O_NONBLOCK.
+func read(fd int, b []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return int(n), errno
+}

@@ -1,0 +1,195 @@
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"heddle/bench/lab"
+	"heddle/dataplane"
+	"heddle/dataplane/wire"
+)
+
+// relay carries frames between two ports of one queue until it is stopped,
+// and notes the longest.
+type relay struct {
+	longest atomic.Int64
+	stop    atomic.Bool
+	done    sync.WaitGroup
+}
+
+func startRelay(t *lab.T, a, b *Port) *relay {
+	r := &relay{}
+	r.done.Go(func() {
+		fds := []unix.PollFd{{Fd: int32(a.FD(0)), Events: unix.POLLIN}, {Fd: int32(b.FD(0)), Events: unix.POLLIN}}
+		batch := &dataplane.Batch{}
+		for !r.stop.Load() {
+			_, _ = unix.Poll(fds, 10)
+			for _, way := range [][2]*Port{{a, b}, {b, a}} {
+				batch.Reset()
+				way[0].Pull(batch)
+				for i := range batch.N {
+					r.longest.Store(max(r.longest.Load(), int64(batch.Frames[i].Len)))
+				}
+				way[1].Push(batch)
+			}
+		}
+	})
+	t.Cleanup(r.end)
+	return r
+}
+
+func (r *relay) end() {
+	r.stop.Store(true)
+	r.done.Wait()
+}
+
+// TestTwoContainers has kernels talk through two ports:
+//
+//	a: t0 198.18.0.1 ── port ── relay ── port ── b: t0 198.18.0.2
+func TestTwoContainers(t *testing.T) {
+	l := lab.New(t)
+	a, b := l.NewNetNS("a"), l.NewNetNS("b")
+	pa, pb := openIn(l, a, Config{Name: "t0"}), openIn(l, b, Config{Name: "t0"})
+	r := startRelay(l, pa, pb)
+	l.NoError(a.AddAddress("t0", "198.18.0.1/24", "2001:db8::1/64"))
+	l.NoError(b.AddAddress("t0", "198.18.0.2/24", "2001:db8::2/64"))
+	l.Run(a, "ping", "-c", "2", "-i", "0.2", "-W", "3", "198.18.0.2")
+	l.Run(a, "ping", "-c", "2", "-i", "0.2", "-W", "3", "2001:db8::2")
+
+	for _, addr := range []string{"198.18.0.2:7000", "[2001:db8::2]:7000"} {
+		sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
+		got, err := transfer(a, b, addr, sent)
+		l.NoError(err)
+		if !bytes.Equal(got, sent) {
+			t.Errorf("TCP to %s: %d bytes arrived that aren't the %d sent", addr, len(got), len(sent))
+		}
+	}
+	if n := r.longest.Load(); n < 20000 {
+		t.Errorf("the longest frame had %d bytes: TCP's offload didn't pass", n)
+	}
+}
+
+// transfer sends data over TCP from a namespace to an address in another, and
+// returns what arrived.
+func transfer(from, to *lab.NetNS, addr string, data []byte) ([]byte, error) {
+	var ln net.Listener
+	if err := to.Do(func() (err error) { ln, err = net.Listen("tcp", addr); return err }); err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	sendErr := make(chan error, 1)
+	go func() {
+		sendErr <- from.Do(func() error {
+			c, err := net.DialTimeout("tcp", addr, patience)
+			if err != nil {
+				return err
+			}
+			_, err = c.Write(data)
+			return errors.Join(err, c.Close())
+		})
+	}()
+	c, err := ln.Accept()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	got, err := io.ReadAll(c)
+	return got, errors.Join(err, <-sendErr)
+}
+
+// TestRepliesComeToTheQueueThatAsked holds the kernel's steering against what
+// doc.go says of it: a UDP service in the namespace answers each flow, and the
+// answers come to the worker that pushed the question.
+func TestRepliesComeToTheQueueThatAsked(t *testing.T) {
+	const workers, flows, service = 2, 16, 7
+	l := lab.New(t)
+	ns := quiet(l, "a")
+	p := openIn(l, ns, Config{Name: "t0", Queues: workers})
+	l.NoError(ns.SetMAC("t0", macB))
+	l.NoError(ns.AddAddress("t0", "198.18.0.1/24"))
+	link, err := ns.Link("t0")
+	l.NoError(err)
+	l.NoError(ns.Netlink().NeighAdd(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
+		IP: net.IPv4(198, 18, 0, 2), HardwareAddr: macA,
+	}))
+	var conn *net.UDPConn
+	l.NoError(ns.Do(func() (err error) {
+		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(fmt.Sprintf("198.18.0.1:%d", service))))
+		return err
+	}))
+	var echo sync.WaitGroup
+	echo.Go(func() {
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
+		}
+	})
+	t.Cleanup(func() { conn.Close(); echo.Wait() })
+
+	for i := range flows {
+		worker, port := i%workers, uint16(10000+i)
+		p.Push(batchOf(worker, transport(wire.ProtoUDP, port, service, 100)))
+		b, err := pullSome(p, worker)
+		l.NoError(err)
+		f := b.Frames[0].Bytes()
+		if got := binary.BigEndian.Uint16(f[36:]); got != port {
+			t.Errorf("worker %d asked from port %d and got the answer for %d", worker, port, got)
+		}
+	}
+}
+
+func TestFaultAndRecovery(t *testing.T) {
+	l := lab.New(t)
+	ns := quiet(l, "a")
+	p := openIn(l, ns, Config{Name: "t0", Queues: 2})
+	other := openIn(l, ns, Config{Name: "t1"})
+	in := &dataplane.Batch{Worker: 1}
+	out := batchOf(1, frame{data: plain(60, 1)}, frame{data: plain(60, 2)}, frame{data: plain(60, 3)})
+	down := func() uint64 { return p.Counters().Totals().Drops[dataplane.TxDown] }
+
+	if err := p.Fault(); err != nil {
+		t.Errorf("Fault of a port that works: %v", err)
+	}
+	for range 2 {
+		before := down()
+		l.NoError(ns.SetUp("t0", false))
+		p.Push(out)
+		if err := p.Fault(); !errors.Is(err, ErrDown) || down() != before+3 {
+			t.Errorf("link down: Fault %v, %d frames counted as dropped; want ErrDown and 3", err, down()-before)
+		}
+		l.NoError(ns.SetUp("t0", true))
+		if err := p.Fault(); err != nil {
+			t.Errorf("link up again: Fault %v", err)
+		}
+		exchange(l, ns, p, "t0")
+	}
+
+	before := down()
+	l.NoError(ns.DeleteLink("t0"))
+	in.Reset()
+	p.Pull(in)
+	p.Push(out)
+	if err := p.Fault(); !errors.Is(err, ErrGone) || down() != before+3 || in.N != 0 || in.More {
+		t.Errorf("deleted: Fault %v, %d dropped, pulled %d; want ErrGone, 3, none", err, down()-before, in.N)
+	}
+	exchange(l, ns, other, "t1")
+	l.NoError(p.Close())
+	p = openIn(l, ns, Config{Name: "t0", Queues: 2})
+	exchange(l, ns, p, "t0")
+}
