@@ -8,13 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Protocol is the origin of the routes (RTA: rtm_protocol) and addresses
+// Protocol is the origin of the routes (rtm_protocol) and addresses
 // (IFA_PROTO, from Linux 5.18) that Heddle sets: one that
 // /etc/iproute2/rt_protos gives to nobody.
 const Protocol = 72
@@ -70,14 +71,15 @@ type configuration struct {
 // did remembers how to put back what was just changed.
 func (c *configuration) did(undo func() error) { c.undos = append(c.undos, undo) }
 
+// undo puts everything back, the last change first. An interface that went
+// away meanwhile took its changes along.
 func (c *configuration) undo() error {
 	var errs []error
-	for len(c.undos) > 0 {
-		last := len(c.undos) - 1
-		if err := c.undos[last](); err != nil {
+	for _, undo := range slices.Backward(c.undos) {
+		err := undo()
+		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("put back: %w", err))
 		}
-		c.undos = c.undos[:last]
 	}
 	return errors.Join(errs...)
 }

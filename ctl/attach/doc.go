@@ -19,10 +19,11 @@
 //
 // # What is held open
 //
-// An open Namespace, and any socket opened inside one, keeps the namespace
-// alive after its last process has ended. A Watcher does not: it listens from
-// one namespace to all those it follows. Namespace.Alive tells whether what
-// the namespace was opened by still leads to it.
+// An open Namespace, and any socket or TAP descriptor opened inside one, keeps
+// the namespace alive after its last process has ended: such a port sees no
+// link go. Namespace.Alive tells whether what the namespace was opened by
+// still leads to it. A Watcher keeps none alive but its own: it listens from
+// one namespace to all those it follows.
 //
 // Everything may be called from any goroutine, at the same time, unless its
 // comment says otherwise.

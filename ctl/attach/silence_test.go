@@ -32,7 +32,7 @@ func silenceByClsact(ns *netns, name string) (io.Closer, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer closing(t, program)
+		defer func() { _ = program.Close() }() // The filter holds it.
 		return silenceClsact(l.Attrs().Index, program)
 	})
 }
