@@ -54,6 +54,7 @@ type lab struct {
 	sw  *Switch
 	net *Network
 	p   map[dataplane.PortID]*fakePort
+	top dataplane.PortID // The highest in p.
 	now time.Duration
 }
 
@@ -79,6 +80,7 @@ func (l *lab) attach(n *Network, id dataplane.PortID, c PortConfig) *fakePort {
 	p := &fakePort{id: id, counters: dataplane.NewCounters(len(l.sw.workers))}
 	l.must(n.Attach(id, p, c))
 	l.p[id] = p
+	l.top = max(l.top, id)
 	return p
 }
 
@@ -109,7 +111,7 @@ func (l *lab) send(in dataplane.PortID, dst, src wire.MAC) []dataplane.PortID {
 
 func (l *lab) sendTo(n *Network, in dataplane.PortID, f []byte) (got []dataplane.PortID) {
 	n.Push(l.batch(in, f))
-	for id := range dataplane.PortID(dataplane.MaxPorts) {
+	for id := range l.top + 1 {
 		if p := l.p[id]; p != nil {
 			for range p.take() {
 				got = append(got, id)
