@@ -1,0 +1,578 @@
+package nat
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"heddle/dataplane"
+	"heddle/dataplane/wire"
+)
+
+// PortRange is ports First to Last, both included.
+type PortRange struct{ First, Last uint16 }
+
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return fmt.Sprint(r.First)
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+func (r PortRange) contains(o PortRange) bool { return r.First <= o.First && o.Last <= r.Last }
+func (r PortRange) overlaps(o PortRange) bool { return r.First <= o.Last && o.First <= r.Last }
+
+// Mode is how an uplink lives on its interface.
+type Mode uint8
+
+// The modes.
+const (
+	// Shared uses the interface's MAC and addresses with the host: the uplink
+	// owns its ports and publications, everything else is the host's.
+	Shared Mode = iota
+	// Own has a MAC and addresses of its own and answers for them.
+	Own
+)
+
+// The ports that inside endpoints are given, by default.
+var (
+	sharedPorts = PortRange{61000, 65535}
+	ownPorts    = PortRange{1024, 65535}
+)
+
+// UplinkConfig is what control code chooses for an uplink.
+type UplinkConfig struct {
+	// Name is what errors call it.
+	Name string
+	Mode Mode
+	// MAC is the uplink's own, or in Shared the interface's.
+	MAC wire.MAC
+	// Addresses are the uplink's, or in Shared the interface's, each with its
+	// subnet. Containers share those of a family: a pool. At most MaxAddresses.
+	Addresses []netip.Prefix
+	// NextHop leads to what is in no subnet: the zero Addr, or one that is in a
+	// subnet, for IPv4 and for IPv6.
+	NextHop4, NextHop6 netip.Addr
+	// MTU is the interface's, in bytes of L3, MinMTU to MaxMTU.
+	MTU int
+	// Ports are what inside endpoints are given; zero means 61000–65535 in
+	// Shared and 1024–65535 in Own. ICMP identifiers come from it too.
+	Ports PortRange
+	// Port is the interface's: the caller attaches it to the engine with the
+	// Uplink as its sink.
+	Port dataplane.Port
+}
+
+// AddUplink makes an uplink.
+func (n *NAT) AddUplink(c UplinkConfig) (*Uplink, error) {
+	n.control.Lock()
+	defer n.control.Unlock()
+	u := &Uplink{nat: n, seed: randomSeed()}
+	err := u.configure(&c, nil)
+	if err == nil && len(n.uplinkList) == MaxUplinks {
+		err = fmt.Errorf("%w: there are %d", ErrFull, MaxUplinks)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("add uplink %s: %w", c.Name, err)
+	}
+	u.counters = c.Port.Counters()
+	if err := n.admitUplink(u); err != nil {
+		return nil, fmt.Errorf("add uplink %s: %w", c.Name, err)
+	}
+	n.paint()
+	return u, nil
+}
+
+// admitUplink makes an uplink known to workers.
+func (n *NAT) admitUplink(u *Uplink) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.join(&u.link, &path{port: u.config.Port}) {
+		return fmt.Errorf("%w: there are %d links", ErrFull, maxPaths-1)
+	}
+	if err := n.lend(u); err != nil {
+		n.shut(&u.link)
+		return err
+	}
+	n.uplinks[u.path] = u
+	n.uplinkList = append(n.uplinkList, u)
+	return nil
+}
+
+// configure checks c, fills in its zero fields and makes u what it says, which
+// may take old's place.
+func (u *Uplink) configure(c *UplinkConfig, old *Uplink) error {
+	if c.Port == nil {
+		return fmt.Errorf("no port: %w", ErrInvalid)
+	}
+	if c.Mode > Own {
+		return fmt.Errorf("mode %d: %w", c.Mode, ErrInvalid)
+	}
+	if c.Ports == (PortRange{}) {
+		c.Ports = sharedPorts
+		if c.Mode == Own {
+			c.Ports = ownPorts
+		}
+	}
+	if c.Ports.First == 0 || c.Ports.First > c.Ports.Last {
+		return fmt.Errorf("ports %v: %w: want 1-65535 or a part of it", c.Ports, ErrInvalid)
+	}
+	var l link
+	if err := l.set(c.MAC, c.MTU, c.Addresses); err != nil {
+		return err
+	}
+	for _, a := range l.own {
+		if o := u.nat.uplinkOwning(a); o != nil && o != old {
+			return fmt.Errorf("address %v: %w by uplink %s", a.netip(), ErrInUse, o.config.Name)
+		}
+	}
+	for i, hop := range [2]netip.Addr{c.NextHop4, c.NextHop6} {
+		a := addrOf(hop)
+		if hop.IsValid() && (a.is4() != (i == 0) || l.isOwn(a) || !containedIn(l.subnets, a) && !a.isLinkLocal6()) {
+			return fmt.Errorf("next hop %v: %w: want another station's address in one of the subnets", hop, ErrInvalid)
+		}
+	}
+	u.mac, u.mtu, u.subnets, u.own = l.mac, l.mtu, l.subnets, l.own
+	u.announce = l.announce
+	u.quiet = c.Mode == Shared
+	u.nextHop = [2]addr{addrOf(c.NextHop4), addrOf(c.NextHop6)}
+	if hasFamily(c.Addresses, false) && c.Mode == Own {
+		u.addLinkLocal()
+	}
+	if u.nextHop[1].isLinkLocal6() && !containedIn(u.subnets, u.nextHop[1]) {
+		u.addLinkLocal()
+	}
+	u.config = *c
+	return nil
+}
+
+// lend enters the uplink's addresses as external ones. The caller holds mu.
+func (n *NAT) lend(u *Uplink) error {
+	tb := &n.table
+	u.exts = [2][]uint16{}
+	size := 2
+	for size < 2*len(u.config.Addresses) {
+		size *= 2
+	}
+	if len(u.config.Addresses) == 1 {
+		size = 2
+	} else {
+		size = max(size, 4)
+	}
+	u.index = make([]extCell, size)
+	for _, p := range u.config.Addresses {
+		a := addrOf(p.Addr())
+		if a.isLinkLocal6() {
+			continue
+		}
+		id := slices.IndexFunc(tb.exts, func(e external) bool { return e.addr == a && e.uplink == u.path && !e.gone })
+		if id < 0 {
+			id = slices.IndexFunc(tb.exts[1:], func(e external) bool { return e.gone }) + 1
+			if id == 0 {
+				if len(tb.exts) == 1<<16 {
+					return fmt.Errorf("address %v: %w", p, ErrFull)
+				}
+				tb.exts = append(tb.exts, external{})
+				id = len(tb.exts) - 1
+			}
+			tb.exts[id] = external{addr: a, uplink: u.path}
+		}
+		e := &tb.exts[id]
+		for cl := range classes {
+			if e.pools[cl] == nil {
+				e.pools[cl] = &pool{}
+			}
+			e.pools[cl].bound(u.config.Ports)
+		}
+		family := 1
+		if a.is4() {
+			family = 0
+		}
+		u.exts[family] = append(u.exts[family], uint16(id))
+		i := uint64(0)
+		if size > 2 {
+			mask := uint64(size - 1)
+			for i = hash(u.seed, a, addr{}, 0) & mask; u.index[i].ext != 0; {
+				i = (i + 1) & mask
+			}
+		}
+		u.index[i] = extCell{addr: a, ext: uint16(id)}
+	}
+	return nil
+}
+
+// bound sets which ports are given.
+func (p *pool) bound(r PortRange) {
+	p.first, p.last = r.First, r.Last
+	p.free = 0
+	for port := int(r.First); port <= int(r.Last); port++ {
+		if !p.isUsed(uint16(port)) {
+			p.free++
+		}
+	}
+}
+
+// Configure changes an uplink as the interface has changed: addresses, MAC,
+// MTU, next hops, ports. Connections of addresses that are gone end; others go
+// on, also with ports that new ones wouldn't get. Mode and Port stay.
+func (u *Uplink) Configure(c UplinkConfig) error {
+	n := u.nat
+	n.control.Lock()
+	defer n.control.Unlock()
+	if n.uplinks[u.path] != u || c.Mode != u.config.Mode || c.Port != u.config.Port {
+		return fmt.Errorf("configure uplink %s: its mode or port: %w: add another uplink instead", u.config.Name, ErrInvalid)
+	}
+	for i := range n.rules {
+		r := &n.rules[i]
+		if r.uplink == u && r.listen != (addr{}) &&
+			!slices.ContainsFunc(c.Addresses, func(p netip.Prefix) bool { return addrOf(p.Addr()) == r.listen }) {
+			return fmt.Errorf("configure uplink %s: address %v: %w by publication %s: remove that first", u.config.Name, r.listen.netip(), ErrInUse, r.name)
+		}
+	}
+	fresh := &Uplink{nat: n}
+	fresh.path = u.path
+	if err := fresh.configure(&c, u); err != nil {
+		return fmt.Errorf("configure uplink %s: %w", u.config.Name, err)
+	}
+	n.mu.Lock()
+	for id := range n.table.exts {
+		e := &n.table.exts[id]
+		if id > 0 && e.uplink == u.path && !e.gone && !fresh.isOwn(e.addr) {
+			e.uplink = u.path // Until its connections have ended.
+			e.pools = [classes]*pool{}
+			for cl := range classes {
+				e.pools[cl] = &pool{first: 1}
+			}
+			e.rules = [classes]*[1 << 16]uint16{}
+		}
+	}
+	u.mac, u.mtu, u.subnets, u.own = fresh.mac, fresh.mtu, fresh.subnets, fresh.own
+	u.nextHop, u.quiet, u.announce = fresh.nextHop, fresh.quiet, announcements
+	u.neighbours.hop = [2]uint16{}
+	u.config = fresh.config
+	err := n.lend(u)
+	n.mu.Unlock()
+	n.paint()
+	gone := func(ext uint16) bool {
+		return n.table.exts[ext].uplink == u.path && u.extOf(n.table.exts[ext].addr) == 0
+	}
+	n.end(func(k *conn) bool { return gone(k.ext) })
+	n.mu.Lock()
+	for id := 1; id < len(n.table.exts); id++ {
+		if gone(uint16(id)) {
+			n.table.exts[id] = external{gone: true}
+		}
+	}
+	n.mu.Unlock()
+	return err
+}
+
+// RemoveUplink ends an uplink and its connections. It fails while rules name
+// it. A worker may be in it until its batch ends: detach its port from the
+// engine first.
+func (n *NAT) RemoveUplink(u *Uplink) error {
+	n.control.Lock()
+	defer n.control.Unlock()
+	if n.uplinks[u.path] != u {
+		return fmt.Errorf("remove uplink %s: %w", u.config.Name, ErrUnknown)
+	}
+	for i := range n.rules {
+		if n.rules[i].uplink == u {
+			return fmt.Errorf("remove uplink %s: %w by rule %d: remove that first", u.config.Name, ErrInUse, i)
+		}
+	}
+	n.mu.Lock()
+	n.uplinkList = slices.DeleteFunc(n.uplinkList, func(o *Uplink) bool { return o == u })
+	n.mu.Unlock()
+	n.end(func(c *conn) bool { return n.table.exts[c.ext].uplink == u.path })
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id := 1; id < len(n.table.exts); id++ {
+		if e := &n.table.exts[id]; e.uplink == u.path {
+			*e = external{gone: true}
+		}
+	}
+	n.uplinks[u.path] = nil
+	n.shut(&u.link)
+	return nil
+}
+
+// Swap puts another Port object in the uplink's port's place; see Engine.Swap.
+func (u *Uplink) Swap(p dataplane.Port) {
+	n := u.nat
+	n.control.Lock()
+	defer n.control.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	u.config.Port, u.counters = p, p.Counters()
+	n.paths[u.path].Store(&path{port: p})
+}
+
+// RuleID is a rule's number, 1 to MaxRules. Numbers of rules that are gone are
+// given again.
+type RuleID uint16
+
+// rule is a masquerade or a publication.
+type rule struct {
+	name    string
+	uplink  *Uplink // nil: the number is free.
+	gateway *Gateway
+	hits    uint64 // Connections that it began.
+
+	publish     bool
+	class       class
+	listen      addr // The zero addr: any of the uplink's.
+	first, last uint16
+	to          addr
+	toPort      uint16
+}
+
+// MasqueradeConfig says how a network's containers reach an uplink. The zero
+// values of the last three are the defaults: mapping endpoint-independent,
+// filtering address-and-port-dependent, IPv6 translated.
+type MasqueradeConfig struct {
+	Name    string // What errors call it.
+	Gateway *Gateway
+	Uplink  *Uplink
+	// DependentMapping makes mappings address-and-port-dependent: two inside
+	// endpoints may share an external port towards different destinations.
+	DependentMapping bool
+	// OpenFiltering lets anybody outside reach a mapped endpoint. It needs
+	// endpoint-independent mapping.
+	OpenFiltering bool
+	// RouteIPv6 lets IPv6 pass as it is, both ways, without connections.
+	RouteIPv6 bool
+}
+
+// AddMasquerade lets a network's containers reach an uplink. A network has one
+// at most.
+func (n *NAT) AddMasquerade(c MasqueradeConfig) (RuleID, error) {
+	n.control.Lock()
+	defer n.control.Unlock()
+	err := n.known(c.Gateway, c.Uplink)
+	switch {
+	case err != nil:
+	case c.Gateway.masquerade.uplink != nil:
+		err = fmt.Errorf("network of gateway %s: %w by rule %s", c.Gateway.config.Name, ErrInUse, n.rules[c.Gateway.masquerade.rule].name)
+	case c.OpenFiltering && c.DependentMapping:
+		err = fmt.Errorf("endpoint-independent filtering with dependent mapping: %w: a port that is shared has no one behind it", ErrInvalid)
+	}
+	var id RuleID
+	if err == nil {
+		id, err = n.addRule(rule{name: c.Name, uplink: c.Uplink, gateway: c.Gateway})
+	}
+	if err != nil {
+		return 0, fmt.Errorf("add masquerade %s: %w", c.Name, err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.DependentMapping {
+		for _, exts := range c.Uplink.exts {
+			for _, e := range exts {
+				for _, p := range n.table.exts[e].pools {
+					if p.shared == nil {
+						p.shared = new([1 << 16]uint16)
+					}
+				}
+			}
+		}
+	}
+	c.Gateway.masquerade = masquerade{
+		uplink: c.Uplink, rule: uint16(id), shared: c.DependentMapping, open: c.OpenFiltering, plain6: c.RouteIPv6,
+	}
+	return id, nil
+}
+
+func (n *NAT) known(g *Gateway, u *Uplink) error {
+	if g == nil || n.gateways[g.path] != g {
+		return fmt.Errorf("its gateway: %w", ErrUnknown)
+	}
+	if u == nil || n.uplinks[u.path] != u {
+		return fmt.Errorf("its uplink: %w", ErrUnknown)
+	}
+	return nil
+}
+
+func (n *NAT) addRule(r rule) (RuleID, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := 1; i < len(n.rules); i++ {
+		if n.rules[i].uplink == nil {
+			n.rules[i] = r
+			return RuleID(i), nil
+		}
+	}
+	if len(n.rules) > MaxRules {
+		return 0, fmt.Errorf("%w: there are %d rules", ErrFull, MaxRules)
+	}
+	n.rules = append(n.rules, r)
+	return RuleID(len(n.rules) - 1), nil
+}
+
+// PublicationConfig says where what comes to an uplink's ports goes.
+type PublicationConfig struct {
+	Name   string // What errors call it.
+	Uplink *Uplink
+	Proto  uint8 // wire.ProtoTCP, ProtoUDP or ProtoSCTP.
+	// Listen is one of the uplink's addresses; the zero Addr is all of To's
+	// family.
+	Listen netip.Addr
+	Ports  PortRange
+	// Gateway is that of To's network.
+	Gateway *Gateway
+	To      netip.Addr
+	// ToPorts is as long as Ports: the first goes to the first.
+	ToPorts PortRange
+}
+
+// Publish adds a publication. Of several for a port, the one with an address
+// wins over the one without, and then the narrower range. One that is the same
+// as another, or crosses it so that neither is narrower, is refused with the
+// other's name. A connection stays with the rule that began it.
+func (n *NAT) Publish(c PublicationConfig) (RuleID, error) {
+	n.control.Lock()
+	defer n.control.Unlock()
+	id, err := n.publish(&c)
+	if err != nil {
+		return 0, fmt.Errorf("publish %s: %w", c.Name, err)
+	}
+	return id, nil
+}
+
+func (n *NAT) publish(c *PublicationConfig) (RuleID, error) {
+	if err := n.known(c.Gateway, c.Uplink); err != nil {
+		return 0, err
+	}
+	r := rule{
+		name: c.Name, uplink: c.Uplink, gateway: c.Gateway, publish: true,
+		listen: addrOf(c.Listen), first: c.Ports.First, last: c.Ports.Last, to: addrOf(c.To), toPort: c.ToPorts.First,
+	}
+	switch c.Proto {
+	case wire.ProtoTCP:
+		r.class = tcp
+	case wire.ProtoUDP:
+		r.class = udp
+	case wire.ProtoSCTP:
+		r.class = sctp
+	default:
+		return 0, fmt.Errorf("protocol %d: %w: want TCP, UDP or SCTP", c.Proto, ErrInvalid)
+	}
+	for _, p := range [2]PortRange{c.Ports, c.ToPorts} {
+		if p.First == 0 || p.First > p.Last {
+			return 0, fmt.Errorf("ports %v: %w: want 1-65535 or a part of it", p, ErrInvalid)
+		}
+	}
+	switch {
+	case c.Ports.Last-c.Ports.First != c.ToPorts.Last-c.ToPorts.First:
+		return 0, fmt.Errorf("ports %v to %v: %w: want ranges of one length", c.Ports, c.ToPorts, ErrInvalid)
+	case !containedIn(c.Gateway.subnets, r.to) || c.Gateway.isOwn(r.to) || r.to.isLocal():
+		return 0, fmt.Errorf("to %v: %w: want a container's address in a subnet of gateway %s", c.To, ErrInvalid, c.Gateway.config.Name)
+	case r.listen != (addr{}) && c.Uplink.extOf(r.listen) == 0:
+		return 0, fmt.Errorf("listen on %v: %w: want an address of uplink %s", c.Listen, ErrUnknown, c.Uplink.config.Name)
+	case r.listen != (addr{}) && r.listen.is4() != r.to.is4():
+		return 0, fmt.Errorf("listen on %v for %v: %w: want one family", c.Listen, c.To, ErrInvalid)
+	}
+	for i := range n.rules {
+		o := &n.rules[i]
+		if !o.publish || o.uplink != r.uplink || o.class != r.class || o.listen != r.listen || o.to.is4() != r.to.is4() {
+			continue
+		}
+		a, b := r.ports(), o.ports()
+		if a.overlaps(b) && (a == b || !a.contains(b) && !b.contains(a)) {
+			return 0, fmt.Errorf("ports %v: %w by %s, which has %v", a, ErrInUse, o.name, b)
+		}
+	}
+	id, err := n.addRule(r)
+	if err == nil {
+		n.paint()
+	}
+	return id, err
+}
+
+func (r *rule) ports() PortRange { return PortRange{r.first, r.last} }
+
+// paint writes the publications into the tables of the external addresses:
+// the most specific last. The caller holds control. Workers see all of an
+// address's new tables or none.
+func (n *NAT) paint() {
+	var order []int
+	for i := range n.rules {
+		if n.rules[i].publish {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		x, y := &n.rules[a], &n.rules[b]
+		if (x.listen == addr{}) != (y.listen == addr{}) {
+			if x.listen == (addr{}) {
+				return -1
+			}
+			return 1
+		}
+		return int(y.last-y.first) - int(x.last-x.first)
+	})
+	for id := 1; id < len(n.table.exts); id++ {
+		e := &n.table.exts[id]
+		var rules [classes]*[1 << 16]uint16
+		for _, i := range order {
+			r := &n.rules[i]
+			if e.gone || r.uplink.path != e.uplink || r.listen != e.addr && r.listen != (addr{}) || r.to.is4() != e.addr.is4() {
+				continue
+			}
+			if rules[r.class] == nil {
+				rules[r.class] = new([1 << 16]uint16)
+			}
+			for port := int(r.first); port <= int(r.last); port++ {
+				rules[r.class][port] = uint16(i)
+			}
+		}
+		n.mu.Lock()
+		e.rules = rules
+		n.mu.Unlock()
+	}
+}
+
+// RemoveRule ends a masquerade or a publication, and its connections at once.
+func (n *NAT) RemoveRule(id RuleID) error {
+	n.control.Lock()
+	defer n.control.Unlock()
+	if id == 0 || int(id) >= len(n.rules) || n.rules[id].uplink == nil {
+		return fmt.Errorf("remove rule %d: %w", id, ErrUnknown)
+	}
+	n.mu.Lock()
+	r := &n.rules[id]
+	published := r.publish
+	r.publish = false
+	if !published {
+		r.gateway.masquerade = masquerade{}
+	}
+	n.fragments.reset()
+	n.mu.Unlock()
+	if published {
+		n.paint()
+	}
+	n.end(func(c *conn) bool { return c.rule == uint16(id) })
+	n.mu.Lock()
+	n.rules[id] = rule{}
+	n.mu.Unlock()
+	return nil
+}
+
+// end removes the connections that which tells, chunk by chunk.
+func (n *NAT) end(which func(*conn) bool) int {
+	ended := 0
+	for from, more := uint32(1), true; more; {
+		n.mu.Lock()
+		t := &n.table
+		end := min(from+chunk, t.fresh)
+		for ; from < end; from++ {
+			if c := &t.conns[from]; c.flags&isLive != 0 && which(c) {
+				t.remove(from)
+				ended++
+			}
+		}
+		more = from < t.fresh
+		n.mu.Unlock()
+	}
+	return ended
+}
