@@ -62,7 +62,7 @@ func (t *turn) takePort(k *conn, h *host, u *Uplink, shared bool) dataplane.Drop
 	if k.ext = u.pick(tb, h, k.in); k.ext == 0 {
 		return dataplane.NoRoute
 	}
-	if d := tb.mayTakePort(h, k.ext, k.class, t.nat.config.HostPorts); d != dataplane.None {
+	if d := tb.mayTakePort(h, k.ext, k.class, t.nat.config.HostPorts, shared); d != dataplane.None {
 		return d
 	}
 	ok := false

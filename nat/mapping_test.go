@@ -109,9 +109,7 @@ func TestRFC4787REQ3NoOverloading(t *testing.T) {
 	seen := map[uint16]bool{}
 	for i := range uint16(4) {
 		p := l.outOne(udpPkt(hostA, 2001+i%2, far4, 100+i))
-		_ = p
 		q := l.outOne(udpPkt(hostB, 2001+i%2, far4, 100+i))
-		_ = q
 		seen[p.sport], seen[q.sport] = true, true
 	}
 	expect(t, "ports", len(seen), 4)
@@ -163,6 +161,7 @@ func TestRFC4787REQ5LifetimesOfUDP(t *testing.T) {
 func TestRFC4787REQ6OnlyOutboundRefreshes(t *testing.T) {
 	l := newLab(t, options{})
 	l.outOne(udpPkt(hostA, 5000, far4, 53))
+	l.backOne(udpPkt(far4, 53, ext4, 5000))
 	for range 5 {
 		l.now += 59 * time.Second
 		l.backOne(udpPkt(far4, 53, ext4, 5000))

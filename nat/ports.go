@@ -150,10 +150,15 @@ func (t *table) share(ext uint16, cl class, want uint16, out addr, outPort uint1
 }
 
 // mayTakePort tells whether a host may have another external port. Unless it
-// has a limit of its own, it gets three quarters of what the others leave.
-func (t *table) mayTakePort(h *host, ext uint16, cl class, limit int) dataplane.Drop {
+// has a limit of its own, it gets three quarters of what the others leave; of
+// ports that connections share there is no such part.
+func (t *table) mayTakePort(h *host, ext uint16, cl class, limit int, shared bool) dataplane.Drop {
 	free := t.exts[ext].pools[cl].free
 	switch {
+	case shared:
+		if limit > 0 && int(h.ports) >= limit {
+			return dataplane.HostLimit
+		}
 	case free <= 0:
 		return dataplane.NoFreePort
 	case limit > 0 && int(h.ports) >= limit, limit == 0 && int(h.ports) >= fairShare*free:

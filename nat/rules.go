@@ -576,3 +576,25 @@ func (n *NAT) end(which func(*conn) bool) int {
 	}
 	return ended
 }
+
+// Owned returns the ports of a protocol (wire.ProtoTCP, ProtoUDP, ProtoSCTP,
+// or ProtoICMP for identifiers) that are the uplink's and not the host's, a bit
+// for each: what a program on a shared interface has to keep from the host's
+// stack. It changes with the rules.
+func (u *Uplink) Owned(proto uint8) (ports [1 << 16 / 64]uint64) {
+	u.nat.control.Lock()
+	defer u.nat.control.Unlock()
+	for p := int(u.config.Ports.First); p <= int(u.config.Ports.Last); p++ {
+		ports[p/64] |= 1 << (p % 64)
+	}
+	for i := range u.nat.rules {
+		r := &u.nat.rules[i]
+		if !r.publish || r.uplink != u || [...]uint8{tcp: wire.ProtoTCP, udp: wire.ProtoUDP, sctp: wire.ProtoSCTP}[r.class] != proto {
+			continue
+		}
+		for p := int(r.first); p <= int(r.last); p++ {
+			ports[p/64] |= 1 << (p % 64)
+		}
+	}
+	return ports
+}
