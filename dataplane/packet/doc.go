@@ -21,8 +21,9 @@
 // the sockaddr is of no use any more.
 //
 // The slots of one Pull go back to the kernel at the next, because frames are
-// borrowed until then. A ring has 60: what comes while all are full is lost
-// and counted RxKernel.
+// borrowed until then. A ring has 60 unless Config.Slots says otherwise: what
+// comes while all are full or lent is lost and counted RxKernel, when the next
+// frame comes.
 //
 // # Way out: sendmmsg
 //

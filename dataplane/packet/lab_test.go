@@ -240,12 +240,13 @@ func readable(tb testing.TB, fd int, wait time.Duration) bool {
 	}
 }
 
-// pull pulls until n frames have come, and returns copies.
+// pull pulls until n frames have come and nothing more is there, and returns
+// copies.
 func pull(tb testing.TB, p *Port, worker, n int) (got []sent) {
 	tb.Helper()
 	b := &dataplane.Batch{Worker: worker}
-	for len(got) < n {
-		if b.N == 0 && !readable(tb, p.FD(worker), patience) {
+	for len(got) < n || b.More {
+		if !b.More && !readable(tb, p.FD(worker), patience) {
 			tb.Fatalf("%d of %d frames arrived; drops: %v", len(got), n, drops(p))
 		}
 		b.Reset()
