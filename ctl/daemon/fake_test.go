@@ -183,6 +183,14 @@ func testOptions(t *testing.T, dir string) Options {
 // start makes a daemon on h and serves until the test ends or stop is called.
 func start(t *testing.T, dir string, h *fakeHost, change ...func(*Options)) *testDaemon {
 	t.Helper()
+	d := startOn(t, dir, h, change...)
+	d.h = h
+	return d
+}
+
+// startOn is start on any host.
+func startOn(t *testing.T, dir string, h host, change ...func(*Options)) *testDaemon {
+	t.Helper()
 	o := testOptions(t, dir)
 	for _, f := range change {
 		f(&o)
@@ -197,7 +205,7 @@ func start(t *testing.T, dir string, h *fakeHost, change ...func(*Options)) *tes
 	d.OnReady(func() { close(ready) })
 	go func() { ran <- d.Run(ctx) }()
 	<-ready
-	td := &testDaemon{Daemon: d, t: t, h: h, dir: dir}
+	td := &testDaemon{Daemon: d, t: t, dir: dir}
 	td.stop = sync.OnceValue(func() error {
 		cancel()
 		return errors.Join(<-ran, d.Close())

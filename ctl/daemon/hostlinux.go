@@ -215,7 +215,7 @@ func (m *machine) discard(ctx context.Context, o order) error {
 		}
 		return err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	if err := ns.Delete(name, port); !absent(err) && !errors.Is(err, attach.ErrTaken) {
 		return err
 	}

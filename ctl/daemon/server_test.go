@@ -27,7 +27,7 @@ func (d *testDaemon) dial() net.Conn {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.t.Cleanup(func() { c.Close() })
+	d.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
@@ -52,7 +52,7 @@ func TestClientsAreBounded(t *testing.T) {
 	if n := d.listener.refused.Load(); n != 1 {
 		t.Errorf("%d refused", n)
 	}
-	held[0].Close()
+	_ = held[0].Close()
 	await(t, "a place is free", func() bool { return len(d.listener.slots) < maxClients })
 	d.must("GET", api.PathStatus, nil, nil)
 }
@@ -67,12 +67,12 @@ func TestPanicIsCaught(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = s.Serve(l) }()
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	c, err := net.Dial("unix", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	fmt.Fprint(c, "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
@@ -126,7 +126,7 @@ func TestStartIsRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { l.Close() })
+			t.Cleanup(func() { _ = l.Close() })
 		}, "another swd is running"},
 		"a file has its name": {func(t *testing.T, o *Options) {
 			write(t, o.Socket, "precious")
@@ -150,7 +150,7 @@ func TestStartIsRefused(t *testing.T) {
 			h := newTestHost()
 			d, err := newOn(o, h)
 			if err == nil {
-				d.Close()
+				_ = d.Close()
 				t.Fatal("it started")
 			}
 			if !strings.Contains(err.Error(), tt.want) {
@@ -199,7 +199,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.SetUnlinkOnClose(false)
-	l.Close()
+	_ = l.Close()
 
 	h2 := newFakeHost("/run/netns/a")
 	cfg := filepath.Join(dir, "c.yaml")
