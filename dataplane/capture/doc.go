@@ -15,7 +15,7 @@
 // fills and Read empties; what doesn't fit is counted by Missed. What one round
 // of a worker copies is bounded too (roundBytes): the capture of a flood to
 // hundreds of ports is full of holes, but costs the round no more than some
-// 30 µs. Without a reader a ring is soon full, and then a frame costs 2 ns.
+// 30 µs. Without a reader a ring is soon full, and then a batch costs 10 ns.
 //
 // # How control code uses it
 //

@@ -14,7 +14,7 @@ type Tap struct {
 var _ dataplane.Port = (*Tap)(nil)
 
 // Pull implements dataplane.Port: the inner port's, and a copy of what it gave.
-// A frame of 64 B costs about 6 ns.
+// A frame of 64 B costs about 15 ns, one of 1,514 B 45 ns.
 func (t *Tap) Pull(b *dataplane.Batch) {
 	before := b.N
 	t.inner.Pull(b)
