@@ -29,12 +29,12 @@ func listen(t *testing.T) net.Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	l, err := net.Listen("unix", filepath.Join(dir, "swd.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
+	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
 
@@ -42,7 +42,7 @@ func listen(t *testing.T) net.Listener {
 func serve(t *testing.T, h http.HandlerFunc) *Client {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
-	s.Listener.Close()
+	_ = s.Listener.Close()
 	s.Listener = listen(t)
 	s.Start()
 	t.Cleanup(s.Close)
@@ -143,7 +143,7 @@ func TestUnreachable(t *testing.T) {
 	absent := filepath.Join(t.TempDir(), "no.sock")
 	dead := listen(t)
 	dead.(*net.UnixListener).SetUnlinkOnClose(false)
-	dead.Close()
+	_ = dead.Close()
 	for socket, want := range map[string]struct {
 		err  error
 		hint string
@@ -213,7 +213,7 @@ func TestAnsweredBeforeAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l.Close()
+	_ = l.Close()
 	<-done
 }
 

@@ -131,8 +131,8 @@ func TestCaptureClosedPipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
-	defer w.Close()
+	_ = r.Close()
+	defer func() { _ = w.Close() }()
 	var stderr strings.Builder
 	code := run(t.Context(), []string{"--socket", f.socket, "capture", "web"}, strings.NewReader(""), w, &stderr)
 	if code != 1 || !strings.Contains(stderr.String(), "error: capture web: the reader of the pipe went away: ") {
@@ -195,12 +195,12 @@ func TestCaptureTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tty.Close()
+	defer func() { _ = tty.Close() }()
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }()
 	f := newFakeSwd(t, map[string]answer{"GET /v1/capture?port=web": {serve: serveCapture(false, nil)}})
 	for _, c := range []struct {
 		stdout io.Writer

@@ -45,14 +45,14 @@ func newFakeSwd(t *testing.T, answers map[string]answer) *fakeSwd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	f := &fakeSwd{socket: filepath.Join(dir, "swd.sock"), answers: answers}
 	l, err := net.Listen("unix", f.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(f.serve))
-	s.Listener.Close()
+	_ = s.Listener.Close()
 	s.Listener = l
 	s.Start()
 	t.Cleanup(s.Close)

@@ -261,7 +261,7 @@ func TestHelp(t *testing.T) {
 		if cmd.Example == "" || cmd.Short == "" {
 			t.Errorf("%s has no example or no description", cmd.CommandPath())
 		}
-		args := append(strings.Fields(cmd.CommandPath())[1:], "--help")
+		args := strings.Fields(cmd.CommandPath() + " --help")[1:]
 		if got := f.swctl(args...); got.code != 0 || !strings.Contains(got.stdout, cmd.Example) || got.stderr != "" {
 			t.Errorf("%v: %+v", args, got)
 		}
