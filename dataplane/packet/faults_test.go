@@ -166,7 +166,7 @@ func TestOpenRefuses(t *testing.T) {
 			n.do(func() {
 				p, err := Open(tc.c)
 				if err == nil {
-					p.Close()
+					_ = p.Close()
 					t.Fatal("opened")
 				}
 				for _, s := range tc.says {
@@ -219,7 +219,7 @@ func descriptors(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("unix", "@"+t.Name()) // The netpoller is there now.
 	must(t, err)
-	l.Close()
+	must(t, l.Close())
 	all, err := os.ReadDir("/proc/self/fd")
 	must(t, err)
 	return len(all)

@@ -122,7 +122,7 @@ func (q *queue) open(ifi *net.Interface, slots int, promiscuous bool) error {
 	// The library's descriptor is the netpoller's; ours is a duplicate that
 	// the netpoller doesn't know once the first is closed. The membership is
 	// the socket's, which lives on.
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // It has only lent its descriptor.
 	if promiscuous {
 		if err := conn.SetPromiscuous(true); err != nil {
 			return fmt.Errorf("make the interface promiscuous: %w", err)
