@@ -22,7 +22,8 @@ func (p *program) captureCommand() *cobra.Command {
 		Use:   "capture (PORT | --network NET) [FILTER...]",
 		Short: "Capture the frames of a port or network as pcapng",
 		Long: `Capture the frames of a port or network as pcapng, until -c frames are caught
-or Ctrl-C. FILTER is an expression as tcpdump takes.
+or Ctrl-C. FILTER is an expression as tcpdump takes, without host names and byte
+expressions (tcp[13]).
 
 Without -w it writes to stdout, unless that is a terminal. When the disk is
 full, the file is cut back to its last whole frame and can be read.`,
@@ -47,7 +48,7 @@ full, the file is cut back to its last whole frame and can be read.`,
 		ValidArgsFunction: first(p.portNames()),
 	}
 	f := cmd.Flags()
-	f.StringVar(&what.Network, "network", "", "all ports of this `network`, each frame once, where it comes in")
+	f.StringVar(&what.Network, "network", "", "all ports of this `network`: a frame shows where it comes in and where it goes out")
 	f.StringVarP(&file, "write", "w", "", "`FILE` to write to, - for stdout")
 	f.Uint64VarP(&what.Count, "count", "c", 0, "end after `N` frames")
 	f.Uint32Var(&what.SnapLen, "snaplen", 0, "`bytes` of each frame to keep (default: all)")
