@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -91,9 +90,7 @@ type sink struct {
 // Write writes to w and keeps its error.
 func (s *sink) Write(b []byte) (int, error) {
 	n, err := s.w.Write(b)
-	if err != nil {
-		s.err = fmt.Errorf("write: %w", err)
-	}
+	s.err = err
 	return n, err
 }
 

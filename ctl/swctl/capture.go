@@ -77,7 +77,7 @@ func (p *program) capture(cmd *cobra.Command, what client.Capture, file string) 
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d frames captured, %d missed\n", n.Frames, n.Missed)
 		return nil
 	}
-	if blocks.whole > 0 {
+	if blocks.frames > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d frames captured\n", blocks.frames)
 	}
 	return captureError(err, file)

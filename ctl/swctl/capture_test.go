@@ -120,7 +120,7 @@ func TestCaptureBrokenOff(t *testing.T) {
 func TestCaptureFullDisk(t *testing.T) {
 	f := newFakeSwd(t, map[string]answer{"GET /v1/capture?port=web": {serve: serveCapture(false, nil)}})
 	got := f.swctl("capture", "web", "-w", "/dev/full")
-	expect(t, got, outcome{1, "", "error: capture web: write: write /dev/full: no space left on device\n" +
+	expect(t, got, outcome{1, "", "error: capture web: write /dev/full: no space left on device\n" +
 		"hint: the frames up to here are in /dev/full; write elsewhere, or less by a filter, -c or --snaplen\n"})
 }
 
