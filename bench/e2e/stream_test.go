@@ -20,7 +20,11 @@ import (
 var seed = [32]byte{'h', 'e', 'd', 'd', 'l', 'e'}
 
 // stream is a TCP transfer on its way.
-type stream struct{ sender, receiver chan error }
+type stream struct {
+	sender, receiver chan error
+	// half is closed when half is sent; the rest waits until resume is closed.
+	half, resume chan struct{}
+}
 
 // start begins to send size bytes over TCP from one station to another, which
 // holds every byte against what was sent.
@@ -35,7 +39,10 @@ func (w *world) start(from, to *station, address string, size int64) (*stream, e
 		return nil, err
 	}
 	deadline := time.Now().Add(60 * time.Second)
-	s := &stream{sender: make(chan error, 1), receiver: make(chan error, 1)}
+	s := &stream{
+		sender: make(chan error, 1), receiver: make(chan error, 1),
+		half: make(chan struct{}), resume: make(chan struct{}),
+	}
 	_ = l.SetDeadline(deadline)
 	go func() { s.receiver <- errors.Join(receive(l, deadline, size), l.Close()) }()
 	var c *net.TCPConn
@@ -47,7 +54,7 @@ func (w *world) start(from, to *station, address string, size int64) (*stream, e
 		_ = l.SetDeadline(time.Now())
 		return nil, errors.Join(err, <-s.receiver)
 	}
-	go func() { s.sender <- send(c, deadline, size) }()
+	go func() { s.sender <- s.send(c, deadline, size) }()
 	return s, nil
 }
 
@@ -59,11 +66,16 @@ func dial(ctx context.Context, addr *net.TCPAddr) (*net.TCPConn, error) {
 	return d.DialTCP(ctx, "tcp", netip.AddrPort{}, addr.AddrPort())
 }
 
-func send(c *net.TCPConn, deadline time.Time, size int64) error {
+func (s *stream) send(c *net.TCPConn, deadline time.Time, size int64) error {
 	_ = c.SetDeadline(deadline)
-	buffer := make([]byte, 256<<10)
+	buffer, content := make([]byte, 256<<10), rand.NewChaCha8(seed)
 	// The wrapper hides ReadFrom, which would use a small buffer of its own.
-	_, err := io.CopyBuffer(struct{ io.Writer }{c}, io.LimitReader(rand.NewChaCha8(seed), size), buffer)
+	_, err := io.CopyBuffer(struct{ io.Writer }{c}, io.LimitReader(content, size/2), buffer)
+	close(s.half)
+	<-s.resume
+	if err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{c}, io.LimitReader(content, size-size/2), buffer)
+	}
 	if err == nil {
 		err = c.CloseWrite()
 	}
@@ -117,15 +129,18 @@ func mismatch(a, b []byte) int {
 	return -1
 }
 
-// wait waits for both ends.
-func (s *stream) wait() error { return errors.Join(<-s.sender, <-s.receiver) }
+// finish lets the second half go and waits for both ends.
+func (s *stream) finish() error {
+	close(s.resume)
+	return errors.Join(<-s.sender, <-s.receiver)
+}
 
 // tcp sends size bytes and fails the test if they don't arrive as sent.
 func (w *world) tcp(from, to *station, address string, size int64) {
 	w.Helper()
 	s, err := w.start(from, to, address, size)
 	if err == nil {
-		err = s.wait()
+		err = s.finish()
 	}
 	if err != nil {
 		w.Errorf("TCP from %s to %s (%s): %v", from.name, to.name, address, err)
