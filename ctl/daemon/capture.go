@@ -195,7 +195,16 @@ func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req capt
 	if err := d.startTapping(t); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, c.Stop)()
+	stopped := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		c.Stop()
+		close(stopped)
+	})
+	defer func() {
+		if !cancel() {
+			<-stopped // It has begun: c must not be closed under it.
+		}
+	}()
 
 	w.Header().Set("Trailer", trailerCaptured+", "+trailerMissed)
 	out := stream(w, "application/x-pcapng")
@@ -225,5 +234,6 @@ func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req capt
 	if err = errors.Join(untapped, err); err != nil {
 		panic(http.ErrAbortHandler) // The file isn't whole.
 	}
+	_ = out.Flush() // Gives the trailers time of their own: the last frame may be long ago.
 	return nil
 }

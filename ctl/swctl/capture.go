@@ -77,7 +77,7 @@ func (p *program) capture(cmd *cobra.Command, what client.Capture, file string) 
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d frames captured, %d missed\n", n.Frames, n.Missed)
 		return nil
 	}
-	if blocks.frames > 0 {
+	if err == nil || blocks.frames > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d frames captured\n", blocks.frames)
 	}
 	return captureError(err, file)
@@ -85,6 +85,9 @@ func (p *program) capture(cmd *cobra.Command, what client.Capture, file string) 
 
 // captureError says what to do where writing failed.
 func captureError(err error, file string) error {
+	if file == "" || file == "-" {
+		file = "stdout"
+	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return hinted{err, "the frames up to here are in " + file + "; write elsewhere, or less by a filter, -c or --snaplen"}
