@@ -126,9 +126,9 @@ func TestCapture(t *testing.T) {
 		t.Errorf("count=2: %q", got)
 	}
 	c.trailers("2", "0")
-	await(t, "no capture is left", func() bool { return len(d.Daemon.captures) == 0 })
-	d.Daemon.change.Lock()
-	defer d.Daemon.change.Unlock()
+	await(t, "no capture is left", func() bool { return len(d.captures) == 0 })
+	d.change.Lock()
+	defer d.change.Unlock()
 	if len(d.tappings) != 0 {
 		t.Errorf("%d tappings", len(d.tappings))
 	}
@@ -170,7 +170,7 @@ func TestCaptureClientGoes(t *testing.T) {
 		c := d.capture("network=net")
 		d.h.device(linkA).mem.InjectBytes(0, frame(0xff, 1))
 		_ = c.conn.Close()
-		await(t, "the capture ends", func() bool { return len(d.Daemon.captures) == 0 })
+		await(t, "the capture ends", func() bool { return len(d.captures) == 0 })
 	}
 }
 
@@ -190,7 +190,7 @@ func TestCaptureIsBounded(t *testing.T) {
 	for _, c := range all[1:] {
 		_ = c.conn.Close()
 	}
-	await(t, "one is left", func() bool { return len(d.Daemon.captures) == 1 })
+	await(t, "one is left", func() bool { return len(d.captures) == 1 })
 	// Nobody reads all[0]: its ring fills, frames pass all the same.
 	a, b := d.h.device(linkA).mem, d.h.device(linkB).mem
 	sent, passed := 0, 0
@@ -231,7 +231,7 @@ func TestCaptureRefusals(t *testing.T) {
 			t.Errorf("%s: %d %v, want %d %s", query, status, err, want.status, want.why)
 		}
 	}
-	if len(d.Daemon.captures) != 0 {
+	if len(d.captures) != 0 {
 		t.Error("captures are left")
 	}
 }
