@@ -187,7 +187,7 @@ func (w *world) datagrams(from, to *station, address string, longest int) error 
 	}
 	// The last segment is short, odd and even, or as long as the others.
 	for _, c := range []struct{ segment, total int }{
-		{longest, 40 * longest}, {1000, 43*1000 + 1}, {1201, 9*1201 + 600}, {100, 4301},
+		{longest, min(40, 60_000/longest) * longest}, {1000, 43*1000 + 1}, {1201, 9*1201 + 600}, {100, 4301},
 	} {
 		if err := setSegment(out, c.segment); err != nil {
 			return err

@@ -25,6 +25,8 @@ type world struct {
 	host *lab.NetNS
 	swd  *lab.Swd
 	next int // Number of the next station.
+	// packetMTU is what the veths of packet ports get; 0 leaves the kernel's.
+	packetMTU int
 }
 
 // station is an end of traffic: an interface with addresses.
@@ -96,6 +98,10 @@ func (w *world) addOn(network, kind string, flags ...string) *station {
 		s.ns = w.NewNetNS(s.name)
 		w.Veth(w.host, s.hostEnd(), s.ns, s.ifname)
 		w.NoError(s.ns.AddAddress(s.ifname, s.ip4+"/24", s.ip6+"/64"))
+		if w.packetMTU > 0 {
+			w.NoError(w.host.SetMTU(s.hostEnd(), w.packetMTU))
+			w.NoError(s.ns.SetMTU(s.ifname, w.packetMTU))
+		}
 		args = append(args, "--kind", "packet", "--interface", s.hostEnd())
 	}
 	w.ctl(append(args, flags...)...)
