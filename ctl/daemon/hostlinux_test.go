@@ -380,3 +380,24 @@ func TestDescriptors(t *testing.T) {
 		t.Errorf("%d descriptors, were %d", after, before)
 	}
 }
+
+// TestOwnProcess: a pid of swd's own namespace is no container's.
+func TestOwnProcess(t *testing.T) {
+	host := newNS(t, "host")
+	d, _ := startIn(t, t.TempDir(), host)
+	d.addNet()
+	p := exec.Command("ip", "netns", "exec", host, "sleep", "60")
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Process.Kill(); _ = p.Wait() }()
+	// ip(8) is in the test's namespace until it has become sleep.
+	await(t, "sleep runs", func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.Process.Pid))
+		return err == nil && string(b) == "sleep\n"
+	})
+	status, err := d.call("POST", api.PathPorts, config.Port{Name: "p", Network: "net", PID: p.Process.Pid}, nil)
+	if status != 422 || !strings.Contains(err.Why, "swd's own namespace") {
+		t.Errorf("%d %v", status, err)
+	}
+}
