@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopacket/gopacket/layers"
+	"github.com/google/gopacket/layers"
 )
 
 // Frames up to the MTU pass, whatever it is, and longer ones are dropped and
