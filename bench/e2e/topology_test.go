@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -194,4 +195,9 @@ func (w *world) awaitState(s *station, state string) {
 		}
 		return err
 	})
+}
+
+func (w *world) writeFile(path, text string) {
+	w.Helper()
+	w.NoError(os.WriteFile(path, []byte(text), 0o600))
 }

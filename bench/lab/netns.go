@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -200,4 +201,13 @@ func (n *NetNS) listening(proto string, port int) (found bool, err error) {
 		return nil
 	})
 	return found, err
+}
+
+// Remove deletes the namespace before its lab closes. The processes in it go
+// on, and keep it alive without a name.
+func (n *NetNS) Remove() error {
+	n.lab.mu.Lock()
+	n.lab.spaces = slices.DeleteFunc(n.lab.spaces, func(m *NetNS) bool { return m == n })
+	n.lab.mu.Unlock()
+	return n.remove()
 }
