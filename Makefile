@@ -25,6 +25,7 @@ install: build ## install swd, swctl and the systemd unit below PREFIX (/usr/loc
 	install -D -m 0755 bin/swd $(DESTDIR)$(PREFIX)/sbin/swd
 	install -D -m 0755 bin/swctl $(DESTDIR)$(PREFIX)/bin/swctl
 	install -D -m 0644 ctl/swd/swd.service $(DESTDIR)/etc/systemd/system/swd.service
+	install -D -m 0644 ctl/swd/heddle.sysusers $(DESTDIR)/usr/lib/sysusers.d/heddle.conf
 
 demo: deps build ## two containers on one switch: set up, ping, measure, clean up
 	@bench/demo/demo.sh

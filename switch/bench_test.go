@@ -14,6 +14,9 @@ import (
 	"heddle/dataplane/wire"
 )
 
+// patience is for learn, where nobody contends.
+var patience = lockTries
+
 // sink is a port that costs nothing.
 type sink struct{ counters *dataplane.Counters }
 
@@ -39,7 +42,7 @@ func benchNet(b testing.TB, ports, maxMACs, macs int) *Network {
 	}
 	for i := range macs {
 		key := keyOf(uint64(mac(i))<<16, n.index)
-		sw.fdb.learn(n, seconds(MaxAgeing), dataplane.PortID(i%ports+1), key, sw.fdb.home(key), 0, 0)
+		sw.fdb.learn(n, seconds(MaxAgeing), dataplane.PortID(i%ports+1), key, sw.fdb.home(key), 0, 0, &patience)
 	}
 	if got := n.Stats().MACs; got != macs {
 		b.Fatalf("learnt %d MACs, want %d", got, macs)
@@ -204,7 +207,7 @@ func learnNext(n *Network, i int, now int64) int {
 	t := &n.sw.fdb
 	for range 1000 {
 		key := keyOf(uint64(mac(i))<<16, n.index)
-		t.learn(n, 1, dataplane.PortID(i%2+1), key, t.home(key), 0, now)
+		t.learn(n, 1, dataplane.PortID(i%2+1), key, t.home(key), 0, now, &patience)
 		i++
 	}
 	return i
@@ -234,8 +237,53 @@ func BenchmarkLearnAndExpire(b *testing.B) {
 	})
 }
 
+// BenchmarkFill prints the table of fdb's essay.
+func BenchmarkFill(b *testing.B) {
+	for _, percent := range []int{25, 50, 60, 70, 78} {
+		b.Run(fmt.Sprintf("%d percent", percent), func(b *testing.B) {
+			for b.Loop() {
+				n := benchNet(b, 2, 0, 0)
+				t := &n.sw.fdb
+				r := rand.New(rand.NewPCG(uint64(percent), 0))
+				for i := 0; t.count < min(percent*int(t.homes)*lineCells/100, t.maxMACs); i += 1000 {
+					learnNext(n, i, 0)
+				}
+				var hit, miss probes
+				for i := range t.cells {
+					if key := t.cells[i].key.Load(); key != 0 {
+						hit.add(i - int(t.home(key)) + 1)
+					}
+				}
+				for range 1 << 18 {
+					home := t.home(r.Uint64() &^ 0xffff)
+					miss.add(int(t.locate(0, home)-home) + 1)
+				}
+				hit.report(b, "hit")
+				miss.report(b, "miss")
+				b.ReportMetric(float64(n.Stats().Refused), "refused")
+				b.ReportMetric(0, "ns/op")
+			}
+		})
+	}
+}
+
+type probes struct{ n, cells, lines, most int }
+
+func (p *probes) add(cells int) {
+	p.n++
+	p.cells += cells
+	p.lines += (cells + lineCells - 1) / lineCells
+	p.most = max(p.most, cells)
+}
+
+func (p *probes) report(b *testing.B, what string) {
+	b.ReportMetric(float64(p.cells)/float64(p.n), what+"-cells")
+	b.ReportMetric(float64(p.lines)/float64(p.n), what+"-lines")
+	b.ReportMetric(float64(p.most), what+"-max")
+}
+
 // BenchmarkMemory reports what a switch of the default size takes for an entry
-// when it is full. It is no loop: run it with -benchtime=1x.
+// when it is full. Run it with -benchtime=1x.
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		var before, after runtime.MemStats

@@ -106,7 +106,7 @@ func New(workers, maxMACs int) *Switch {
 func (t *fdb) init(maxMACs int) {
 	n := (maxMACs*32/25 + lineCells - 1) / lineCells
 	t.maxMACs = maxMACs
-	t.homes = uint64(n) //nolint:gosec // Positive.
+	t.homes = uint64(n)
 	t.cells = make([]cell, n*lineCells+probeLimit)
 	t.links = make([]link, len(t.cells))
 	for i := range t.seeds {
@@ -131,7 +131,7 @@ func (s *Switch) AddNetwork(c NetworkConfig) (*Network, error) {
 		if s.networks[i] != nil {
 			continue
 		}
-		n := &Network{sw: s, index: uint16(i), vni: c.VNI, maxMACs: c.MaxMACs, crowd: crowd{which: 1}} //nolint:gosec // Below MaxNetworks.
+		n := &Network{sw: s, index: uint16(i), vni: c.VNI, maxMACs: c.MaxMACs, crowd: crowd{which: 1}}
 		n.view.Store(newView(c, nil))
 		s.networks[i] = n
 		return n, nil
@@ -345,5 +345,5 @@ func maxLen(mtu int) (int, error) {
 
 // seconds rounds up.
 func seconds(d time.Duration) uint32 {
-	return uint32((d + time.Second - 1) / time.Second) //nolint:gosec // At most MaxAgeing.
+	return uint32((d + time.Second - 1) / time.Second)
 }

@@ -57,5 +57,5 @@ func (c *crowd) fix(t *fdb, id dataplane.PortID) {
 
 func (c *crowd) place(t *fdb, i int, id dataplane.PortID) {
 	c.ids[i] = id
-	t.ports[id].rank[c.which] = uint16(i) //nolint:gosec // At most MaxPorts ports.
+	t.ports[id].rank[c.which] = uint16(i)
 }

@@ -26,13 +26,12 @@ type Entry struct {
 // loop's body runs between them. A pass reads the whole table, 20 MB at the
 // default size.
 func (n *Network) Entries(now int64) iter.Seq[Entry] {
-	const piece = 1024
 	t := &n.sw.fdb
 	return func(yield func(Entry) bool) {
-		buf := make([]Entry, 0, piece+probeLimit)
+		buf := make([]Entry, 0, scanCells+probeLimit)
 		for from := 0; from < len(t.cells); {
 			buf = buf[:0]
-			from = t.scan(n, from, piece, now, &buf)
+			from = t.scan(n, from, now, &buf)
 			for _, e := range buf {
 				if !yield(e) {
 					return
@@ -42,10 +41,10 @@ func (n *Network) Entries(now int64) iter.Seq[Entry] {
 	}
 }
 
-// scan appends the live entries of n in at least piece cells to buf and returns
+// scan appends the live entries of n in at least scanCells cells to buf and returns
 // where to go on: behind a free cell. An entry behind that has its home there
 // too, so no removal shifts it to where the scan has been.
-func (t *fdb) scan(n *Network, from, piece int, now int64, buf *[]Entry) int {
+func (t *fdb) scan(n *Network, from int, now int64, buf *[]Entry) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	ageing := n.view.Load().ageing
@@ -53,12 +52,12 @@ func (t *fdb) scan(n *Network, from, piece int, now int64, buf *[]Entry) int {
 	for i := from; i < len(t.cells); i++ {
 		key := t.cells[i].key.Load()
 		if key == 0 {
-			if i >= from+piece {
+			if i >= from+scanCells {
 				return i + 1
 			}
 			continue
 		}
-		if uint16(key) != n.index { //nolint:gosec // The lower half.
+		if uint16(key) != n.index {
 			continue
 		}
 		v := value(t.cells[i].val.Load())

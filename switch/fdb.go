@@ -35,11 +35,13 @@ import (
 // probed, and cache lines touched, with 1 M entries' room and random seeds:
 //
 //	full     hit: mean  lines  max     miss: mean  lines  max
-//	25%           1.50   1.00   18           2.02   1.02   15
-//	50%           2.10   1.05   46           3.55   1.23   51
-//	60%           2.43   1.10   52           4.80   1.49   68
-//	70%           2.93   1.19  128           7.33   2.07  176
-//	78% (all)     3.59   1.33  207          12.1    3.23  243
+//	25%           1.50   1.00   14           2.02   1.02   16
+//	50%           2.10   1.05   47           3.56   1.23   59
+//	60%           2.44   1.10   62           4.80   1.49   79
+//	70%           2.94   1.19  139           7.37   2.08  177
+//	78% (all)     3.61   1.33  276          12.3    3.29  292
+//
+// (BenchmarkFill prints it; the longest of three runs.)
 //
 // A MAC that finds no free cell within probeLimit is not learnt, and counted
 // (Stats.Refused). The hash is two seeded rounds of multiply and fold; one
@@ -59,10 +61,10 @@ import (
 //     then its generation is bumped, then its place is given away.
 //
 // A reader that finds the generation of its key's home as it was before has
-// seen either of two true states. Else it looks again, and after findTries,
-// which takes as many removals close by in as many nanoseconds, takes the
-// address as unknown: the frame is flooded, which is never wrong. Readers
-// don't wait: a writer that is descheduled half way holds nobody up.
+// seen a true state. Else it looks again. One that met a removal findTries
+// times in a row takes the address as unknown: the frame is flooded, which is
+// never wrong. Readers don't wait: a writer that is descheduled half way holds
+// nobody up.
 //
 // Seconds come from the workers' batches, whose clocks differ by a round. The
 // table keeps the latest it was told (clock), which keeps the lists sorted.
@@ -70,11 +72,11 @@ import (
 // # Threads
 //
 // find is for anybody. Everything else needs mu. Workers TryLock and go on
-// without learning when they don't get it: the next frame tries again. Control
-// code locks, and never for more than chunk entries at a time. Lock order:
-// Switch.mu, then fdb.mu.
+// without learning when they don't get it: the next batch tries again. Control
+// code locks, and holds it for chunk removals or a scan of scanCells at most.
+// Lock order: Switch.mu, then fdb.mu.
 type fdb struct {
-	// Immutable after newFDB.
+	// Immutable after init.
 	cells   []cell    // len = 4·homes + probeLimit.
 	links   []link    // The list links of cells[i].
 	homes   uint64    // Number of lines that are somebody's home.
@@ -98,7 +100,8 @@ const (
 	lineCells  = 4   // Cells of 16 bytes in a cache line.
 	probeLimit = 512 // Most cells from home to entry; a multiple of lineCells.
 	findTries  = 16
-	chunk      = 64 // Entries that control code handles under one hold of mu.
+	chunk      = 16   // Removals by control code under one hold of mu.
+	scanCells  = 1024 // Cells that control code reads under one hold of mu, and to the next free one.
 )
 
 // cell is one place of the table. key 0 is free: no network has index 0.
@@ -138,7 +141,7 @@ func newValue(port dataplane.PortID, seen uint32) value {
 	return value(port) | value(seen)<<seenShift
 }
 
-func (v value) port() dataplane.PortID { return dataplane.PortID(v & 0xffff) } //nolint:gosec // Masked.
+func (v value) port() dataplane.PortID { return dataplane.PortID(v & 0xffff) }
 func (v value) seen() uint32           { return uint32(v >> seenShift) }
 func (v value) static() bool           { return v&staticBit != 0 }
 

@@ -30,7 +30,7 @@ const (
 // seen, for no longer than holdDown.
 func holdUntil(then int64) value {
 	ms := (then + int64(time.Millisecond) - 1) / int64(time.Millisecond)
-	return heldBit | value(ms&holdMask)<<holdShift //nolint:gosec // Masked.
+	return heldBit | value(ms&holdMask)<<holdShift
 }
 
 // held tells whether the entry may not move now.
@@ -38,7 +38,7 @@ func (v value) held(now int64) bool {
 	if v&heldBit == 0 || int64(second(now))-int64(v.seen()) > 2 {
 		return false
 	}
-	left := (int64(v>>holdShift) - now/int64(time.Millisecond)) & holdMask //nolint:gosec // Masked.
+	left := (int64(v>>holdShift) - now/int64(time.Millisecond)) & holdMask
 	return left != 0 && left <= int64(holdDown/time.Millisecond)
 }
 

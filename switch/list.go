@@ -162,7 +162,7 @@ func (t *fdb) remove(at uint32) {
 	c.key.Store(gone)
 	t.bump(t.home(key))
 	hole := at
-	for i := hole + 1; i < uint32(len(t.cells)); i++ { //nolint:gosec // newFDB bounds the length.
+	for i := hole + 1; i < uint32(len(t.cells)); i++ {
 		key := t.cells[i].key.Load()
 		if key == 0 {
 			break

@@ -99,13 +99,11 @@ func (m *model) count(net int) (n int) {
 // still holds, as several ports may hold most. It returns false if there is
 // none.
 func (m *model) room(t *testing.T, net int, there func(modelKey) bool) bool {
-	which := -2
+	which := -1
 	switch {
 	case m.count(net) >= m.nets[net].config.MaxMACs:
 		which = net
-	case m.count(-1) >= m.maxMACs:
-		which = -1
-	default:
+	case m.count(-1) < m.maxMACs:
 		return true
 	}
 	c := m.crowded(which)
@@ -212,8 +210,8 @@ func (m *model) forward(net int, in dataplane.PortID, dst wire.MAC, now time.Dur
 // TestSwitchDoesWhatTheModelDoes runs random operations on both, with a driven
 // clock, and compares every frame's way, the entries and the counts.
 func TestSwitchDoesWhatTheModelDoes(t *testing.T) {
-	for seed := range uint64(8) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { runModel(t, rand.New(rand.NewPCG(seed, 7)), 4000) })
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { runModel(t, rand.New(rand.NewPCG(seed, 7)), 2500) })
 	}
 }
 

@@ -193,7 +193,8 @@ func TestReadersNeverMissAnEntryThatStays(t *testing.T) {
 		m := mac(stay + r.IntN(churn))
 		if l.net.Remove(m) != nil {
 			key := keyOf(uint64(m)<<16, l.net.index)
-			table.learn(l.net, 300, 1, key, table.home(key), 0, 0)
+			tries := lockTries
+			table.learn(l.net, 300, 1, key, table.home(key), 0, 0, &tries)
 		}
 	}
 	done.Store(true)

@@ -91,7 +91,8 @@ func (v *view) silence() dataplane.Drop {
 }
 
 // segmentLen returns the length in bytes of the longest frame that f becomes
-// on the wire, without its tags.
+// on the wire, without its tags. It is asked only of frames that as a whole are
+// too long, at 10 ns.
 func segmentLen(f *dataplane.Frame) int {
 	n := offload.SegmentLen(f.Bytes(), &f.Owes)
 	if _, tags := wire.VLANTags(f.Bytes()); tags > 0 {

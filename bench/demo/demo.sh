@@ -70,7 +70,7 @@ done
 
 # serve ADDRESS starts an iperf3 server in b and waits until it listens.
 serve() {
-	ip netns exec "$b" iperf3 -s -B "$1" --forceflush >"$dir/iperf3-$1" &
+	ip netns exec "$b" iperf3 -s -B "$1" --forceflush >"$dir/iperf3-$1" 2>&1 &
 	pids+=($!)
 	for _ in $(seq 100); do
 		grep -q listening "$dir/iperf3-$1" && return
@@ -81,7 +81,7 @@ serve() {
 }
 # measure ADDRESS prints one TCP stream's Gb/s as the receiver saw it.
 measure() {
-	ip netns exec "$a" iperf3 -c "$1" -t "$seconds" -J | jq '.end.sum_received.bits_per_second / 1e9'
+	ip netns exec "$a" iperf3 -C cubic -c "$1" -t "$seconds" -J | jq '.end.sum_received.bits_per_second / 1e9'
 }
 median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,8 +44,8 @@ var ErrNotRoot = errors.New("network namespaces need root: run it with sudo")
 
 var errClosed = errors.New("the lab is closed")
 
-// Open makes an empty lab, and removes namespaces that labs of processes that
-// are gone have left behind.
+// Open makes an empty lab, and removes namespaces and directories that labs of
+// processes that are gone have left behind.
 func Open() (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, ErrNotRoot
@@ -52,7 +53,7 @@ func Open() (*Lab, error) {
 	if err := removeStale(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", Prefix+"-")
+	dir, err := newDir("lab")
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
@@ -112,21 +113,49 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
-// removeStale removes the namespaces of labs whose process is gone.
+// newDir makes a directory that removeStale knows by its name.
+func newDir(name string) (string, error) {
+	return os.MkdirTemp("", fmt.Sprintf("%s-%d-%s-", Prefix, os.Getpid(), name))
+}
+
+// removeStale removes the namespaces and directories of processes that are
+// gone.
 func removeStale() error {
 	for _, name := range labSpaces() {
-		pid, err := strconv.Atoi(strings.SplitN(name, "-", 3)[1])
-		if err != nil {
-			continue
-		}
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); !errors.Is(err, os.ErrNotExist) {
+		if !stale(name) {
 			continue
 		}
 		if err := netns.DeleteNamed(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("lab: removing %s, left behind by a killed run: %w", name, err)
 		}
 	}
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), Prefix+"-*"))
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	for _, dir := range dirs {
+		if !stale(filepath.Base(dir)) {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("lab: removing %s, left behind by a killed run: %w", dir, err)
+		}
+	}
 	return nil
+}
+
+// stale tells from the pid in a lab's name whether its process is gone.
+func stale(name string) bool {
+	parts := strings.SplitN(name, "-", 3)
+	if len(parts) < 3 {
+		return false
+	}
+	pid, err := strconv.Atoi(parts[1])
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(fmt.Sprintf("/proc/%d", pid))
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // labSpaces lists the named namespaces that any lab has made.

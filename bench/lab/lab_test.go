@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -178,7 +179,15 @@ func TestOpenRemovesStale(t *testing.T) {
 	owner.link.Close()
 	_ = owner.handle.Close()
 
+	dir := filepath.Join(os.TempDir(), stale)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+
 	l := New(t)
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the stale directory is there: %v", err)
+	}
 	living := l.NewNetNS("living")
 	if _, err := netns.GetFromName(stale); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the stale namespace is there: %v", err)

@@ -1,11 +1,15 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -150,4 +154,60 @@ func (n *NetNS) Sysctl(path, value string) error {
 		}
 		return nil
 	})
+}
+
+// WaitListening waits until a socket of the namespace listens on a TCP port or
+// is bound to a UDP one ("tcp" or "udp", either family).
+func (n *NetNS) WaitListening(ctx context.Context, proto string, port int) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		found, err := n.listening(proto, port)
+		if err != nil || found {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("namespace %s: waiting for a listener on %s port %d: %w", n.Name, proto, port, context.Cause(ctx))
+		}
+	}
+}
+
+// listening looks a port up in /proc/net/{tcp,udp}{,6} (proc_net(5)): local
+// address and port, remote address and port, state, all in hex.
+func (n *NetNS) listening(proto string, port int) (found bool, err error) {
+	state := "0A" // TCP_LISTEN.
+	if proto == "udp" {
+		state = "07" // TCP_CLOSE, which UDP uses for a socket that is not connected.
+	}
+	suffix := fmt.Sprintf(":%04X", port)
+	err = n.Do(func() error {
+		for _, family := range []string{"", "6"} {
+			b, err := os.ReadFile("/proc/thread-self/net/" + proto + family)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // A kernel without IPv6.
+			}
+			if err != nil {
+				return fmt.Errorf("namespace %s: %w", n.Name, err)
+			}
+			for line := range strings.Lines(string(b)) {
+				f := strings.Fields(line)
+				if len(f) > 3 && strings.HasSuffix(f[1], suffix) && f[3] == state {
+					found = true
+				}
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// Remove deletes the namespace before its lab closes. The processes in it go
+// on, and keep it alive without a name.
+func (n *NetNS) Remove() error {
+	n.lab.mu.Lock()
+	n.lab.spaces = slices.DeleteFunc(n.lab.spaces, func(m *NetNS) bool { return m == n })
+	n.lab.mu.Unlock()
+	return n.remove()
 }

@@ -35,7 +35,7 @@ var build struct {
 // removes them.
 func Build() (Binaries, error) {
 	build.once.Do(func() {
-		dir, err := os.MkdirTemp("", Prefix+"-bin-")
+		dir, err := newDir("bin")
 		if err != nil {
 			build.err = fmt.Errorf("building swd and swctl: %w", err)
 			return

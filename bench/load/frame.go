@@ -7,8 +7,8 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 )
 
 // The payload of a frame, after 42 bytes of Ethernet, IPv4 and UDP header:

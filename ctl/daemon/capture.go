@@ -1,17 +1,239 @@
 package daemon
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
 	"net/http"
+	"slices"
+	"strconv"
+	"sync"
 
 	"heddle/dataplane"
+	"heddle/dataplane/capture"
 )
 
+// maxCaptures is how many captures run at a time: each has a ring for each
+// worker.
 const maxCaptures = 8
 
-type tapping struct{}
+// Trailers of a capture's answer: how many frames it holds, and how many
+// passed and were not kept because the client was too slow or the flood too
+// big.
+const (
+	trailerCaptured = "Heddle-Captured"
+	trailerMissed   = "Heddle-Missed"
+)
 
-func (t *tapping) forget(p *port) {}
+// tapping is a capture that runs, and whose frames it takes.
+type tapping struct {
+	c             *capture.Capture
+	port, network string // One of them is set.
 
-func (p *port) tapped() dataplane.Port { return p.dev.port() }
+	mu    sync.Mutex                  // Guards names against the capture's reader.
+	names map[dataplane.PortID]string // Of the ports that were ever tapped.
+}
 
-func (d *Daemon) getCapture(w http.ResponseWriter, r *http.Request) {}
+// covers tells whether the port's frames are to be captured.
+func (t *tapping) covers(p *port) bool {
+	return t.port == p.spec.Name || t.network != "" && t.network == p.spec.Network
+}
+
+// name returns the name of a port that was tapped.
+func (t *tapping) name(id dataplane.PortID) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.names[id]
+}
+
+// tapped returns the port's device with the captures that cover it around it.
+// The caller holds change.
+func (d *Daemon) tapped(p *port) dataplane.Port {
+	outer := p.dev.port()
+	for _, t := range d.tappings {
+		if t.covers(p) {
+			t.mu.Lock()
+			t.names[p.id] = p.spec.Name
+			t.mu.Unlock()
+			outer = t.c.Wrap(p.id, outer)
+		}
+	}
+	return outer
+}
+
+// retap puts the captures around a port that d.tappings has for it. When it
+// returns, no worker is in another.
+func (d *Daemon) retap(p *port) error {
+	if !p.attached {
+		return nil
+	}
+	outer := d.tapped(p)
+	err := d.networks[p.spec.Network].live.Swap(p.id, outer)
+	if err == nil {
+		err = d.engine.Swap(p.id, outer)
+	}
+	if err != nil {
+		return fmt.Errorf("capture: port %s: %w", p.spec.Name, err)
+	}
+	return nil
+}
+
+// startTapping begins to capture on the ports of t, also on those of its
+// network that come later.
+func (d *Daemon) startTapping(t *tapping) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	if t.port != "" && d.ports[t.port] == nil {
+		return noPort(t.port)
+	}
+	if t.network != "" && d.networks[t.network] == nil {
+		return noNetwork(t.network)
+	}
+	d.tappings = append(slices.Clone(d.tappings), t)
+	if err := d.retapAll(t); err != nil {
+		return errors.Join(err, d.endTapping(t))
+	}
+	return nil
+}
+
+// stopTapping ends what startTapping began: nobody is in t.c any more.
+func (d *Daemon) stopTapping(t *tapping) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	return d.endTapping(t)
+}
+
+func (d *Daemon) endTapping(t *tapping) error {
+	d.tappings = slices.DeleteFunc(slices.Clone(d.tappings), func(o *tapping) bool { return o == t })
+	return d.retapAll(t)
+}
+
+func (d *Daemon) retapAll(t *tapping) error {
+	var errs []error
+	for _, p := range d.ports {
+		if t.covers(p) {
+			errs = append(errs, d.retap(p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// captureRequest is what a client asks for.
+type captureRequest struct {
+	port, network string
+	count         uint64 // Frames after which it ends.
+	snaplen       int    // Bytes of a frame that are written; 0 means all.
+	expr          string
+	filter        *captureFilter
+}
+
+func parseCapture(r *http.Request) (c captureRequest, err error) {
+	q, err := query(r, "port", "network", "count", "snaplen", "filter")
+	if err != nil {
+		return c, err
+	}
+	c.port, c.network, c.expr = q["port"], q["network"], q["filter"]
+	if (c.port == "") == (c.network == "") {
+		return c, fail(http.StatusBadRequest, "want a port or a network")
+	}
+	if s := q["count"]; s != "" {
+		if c.count, err = strconv.ParseUint(s, 10, 63); err != nil {
+			return c, fail(http.StatusBadRequest, "count %s: want a number of frames", printable(s))
+		}
+	}
+	if c.count == 0 {
+		c.count = math.MaxUint64
+	}
+	if s := q["snaplen"]; s != "" {
+		n, err := strconv.ParseUint(s, 10, 31)
+		if err != nil {
+			return c, fail(http.StatusBadRequest, "snaplen %s: want a number of bytes", printable(s))
+		}
+		c.snaplen = int(n)
+	}
+	if c.filter, err = compileFilter(c.expr); err != nil {
+		return c, fail(http.StatusBadRequest, "%w", err)
+	}
+	return c, nil
+}
+
+// getCapture streams what passes a port or a network as pcapng until the
+// client goes, the count is reached or swd stops. A client that stops sending
+// (a half-closed connection) but goes on reading gets the rest and the
+// trailers.
+func (d *Daemon) getCapture(w http.ResponseWriter, r *http.Request) {
+	req, err := parseCapture(r)
+	if err == nil {
+		select {
+		case d.captures <- struct{}{}:
+			defer func() { <-d.captures }()
+		default:
+			err = fail(http.StatusTooManyRequests, "%d captures run already", maxCaptures).withHint("end one of them")
+		}
+	}
+	if err == nil {
+		err = d.runCapture(r.Context(), w, req)
+	}
+	if err != nil {
+		d.answerError(w, "capture", err)
+	}
+}
+
+// runCapture returns an error only if nothing has been written.
+func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req captureRequest) error {
+	snap := req.snaplen
+	if snap != 0 && req.filter != nil {
+		snap = max(snap, filterBytes)
+	}
+	c, err := capture.New(capture.Config{Workers: d.engine.Workers(), SnapLen: snap})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	t := &tapping{c: c, port: req.port, network: req.network, names: make(map[dataplane.PortID]string)}
+	if err := d.startTapping(t); err != nil {
+		return err
+	}
+	stopped := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		c.Stop()
+		close(stopped)
+	})
+	defer func() {
+		if !cancel() {
+			<-stopped // It has begun: c must not be closed under it.
+		}
+	}()
+
+	w.Header().Set("Trailer", trailerCaptured+", "+trailerMissed)
+	out := stream(w, "application/x-pcapng")
+	pw, err := newPcapng(d, out, t, req)
+	take := func() bool {
+		c.Read(func(rec capture.Record) {
+			if err == nil {
+				err = pw.record(rec)
+			}
+		})
+		if err == nil {
+			err = pw.flush()
+		}
+		return err == nil && !pw.full()
+	}
+	if err == nil {
+		err = pw.flush() // The client learns at once that it is served.
+	}
+	for err == nil && c.Wait() && take() {
+	}
+	untapped := d.stopTapping(t)
+	if err == nil && !pw.full() {
+		take() // What was left.
+	}
+	w.Header().Set(trailerCaptured, strconv.FormatUint(pw.written, 10))
+	w.Header().Set(trailerMissed, strconv.FormatUint(c.Missed(), 10))
+	if err = errors.Join(untapped, err); err != nil {
+		panic(http.ErrAbortHandler) // The file isn't whole.
+	}
+	_ = out.Flush() // Gives the trailers time of their own: the last frame may be long ago.
+	return nil
+}

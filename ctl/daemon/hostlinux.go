@@ -92,6 +92,10 @@ func (m *machine) namespace(ctx context.Context, p *config.Port) (ns *attach.Nam
 	if err != nil {
 		return nil, err
 	}
+	// A number that a later process of the host has now must not lead here.
+	if p.PID != 0 && ns.Same(m.own) {
+		return nil, errors.Join(fmt.Errorf("process %d is in swd's own namespace: leave --pid out for a host port", p.PID), ns.Close())
+	}
 	return ns, nil
 }
 
@@ -215,7 +219,7 @@ func (m *machine) discard(ctx context.Context, o order) error {
 		}
 		return err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	if err := ns.Delete(name, port); !absent(err) && !errors.Is(err, attach.ErrTaken) {
 		return err
 	}

@@ -38,7 +38,7 @@ func listen(path, group string) (net.Listener, error) {
 			return nil, fmt.Errorf("socket group %s: gid %q: %w", group, g.Gid, err)
 		}
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // The group must get to the socket, which has its own mode.
 		return nil, fmt.Errorf("socket: %w", err)
 	}
 	if err := removeStale(path); err != nil {
@@ -130,7 +130,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 // refuse answers a client before it has asked, and reads what it asks so that
 // the close doesn't take the answer away.
 func refuse(c net.Conn) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(refusalGrace))
 	body := fmt.Sprintf(`{"what":"connect","why":"swd already serves %d clients","hint":"end one, as an idle capture or events --follow"}`+"\n", maxClients)
 	_, err := fmt.Fprintf(c, "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",

@@ -18,7 +18,7 @@ var errInUse = errors.New("another swd is running")
 // ends, however it ends. The file stays behind: removing it would let two
 // processes lock two files of one name.
 func lockFile(path, what string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // The group must get to the socket, which has its own mode.
 		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)

@@ -25,7 +25,6 @@ type port struct {
 	dev      device // Nil while it can't be opened.
 	facts    facts  // Of dev, or of the last one.
 	attached bool   // The engine and the network have it.
-	taps     []*tapping
 
 	down  error     // Why it isn't attached; nil if it is.
 	since time.Time // Of the last change between up and down.
@@ -178,7 +177,7 @@ func (d *Daemon) openDevice(ctx context.Context, p *port) error {
 // static entries to the network; on failure to none of them.
 func (d *Daemon) attachDevice(p *port) error {
 	n := d.networks[p.spec.Network].live
-	outer := p.tapped()
+	outer := d.tapped(p)
 	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu}); err != nil {
 		return err
 	}
@@ -256,9 +255,6 @@ func (d *Daemon) dropPort(p *port) error {
 	delete(d.ports, p.spec.Name)
 	d.ids[p.id] = nil
 	d.statics = withoutPort(d.statics, p.spec.Name)
-	for _, t := range p.taps {
-		t.forget(p)
-	}
 	return err
 }
 

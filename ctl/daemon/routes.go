@@ -42,7 +42,7 @@ func (d *Daemon) postNetwork(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if err := d.AddNetwork(spec); err != nil {
-		return nil, about(spec.Name, err)
+		return nil, about(printable(spec.Name), err)
 	}
 	return orError(d.Network(spec.Name))
 }
@@ -53,7 +53,7 @@ func (d *Daemon) postPort(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if err := d.AddPort(r.Context(), spec); err != nil {
-		return nil, about(spec.Name, err)
+		return nil, about(printable(spec.Name), err)
 	}
 	return orError(d.Port(spec.Name))
 }
@@ -65,7 +65,7 @@ func (d *Daemon) postFDB(r *http.Request) (any, error) {
 	}
 	e, err := d.AddStatic(s)
 	if err != nil {
-		return nil, about(s.MAC, err)
+		return nil, about(printable(s.MAC), err)
 	}
 	return e, nil
 }
@@ -82,7 +82,7 @@ func (d *Daemon) deleteFDB(r *http.Request) (any, error) {
 	if q["port"] != "" {
 		return nil, fail(http.StatusBadRequest, "mac and port don't go together")
 	}
-	return nil, about(mac, d.RemoveEntry(q["network"], mac))
+	return nil, about(printable(mac), d.RemoveEntry(q["network"], mac))
 }
 
 // flushed drops the count: a flush that found nothing has done what was asked.

@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"time"
+	"unicode"
 
 	"go.uber.org/zap"
 
@@ -98,7 +100,7 @@ func (d *Daemon) handle(mux *http.ServeMux, pattern string, h handler) {
 		if err != nil {
 			var n named
 			if errors.As(err, &n) && n.name != "" {
-				what += " " + printable(n.name)
+				what += " " + n.name
 			}
 			d.answerError(w, what, err)
 			return
@@ -111,7 +113,7 @@ func (d *Daemon) handle(mux *http.ServeMux, pattern string, h handler) {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		d.answer(w, status, v)
+		answer(w, status, v)
 	})
 }
 
@@ -137,8 +139,10 @@ func printable(s string) string {
 	if len(s) > config.MaxName {
 		s = s[:config.MaxName] + "…"
 	}
-	if config.CheckName(s) != nil {
-		return fmt.Sprintf("%q", s)
+	for _, r := range s {
+		if r <= ' ' || r == '"' || r == 0x7f || !unicode.IsPrint(r) {
+			return strconv.Quote(s)
+		}
 	}
 	return s
 }
@@ -175,26 +179,15 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("GET "+api.PathEvents, d.getEvents)
 	mux.HandleFunc("GET "+api.PathCapture, d.getCapture)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		d.answerError(w, r.Method+" "+printable(r.URL.Path), fail(http.StatusNotFound, "no such path").withHint("docs/API.md lists the paths"))
-	})
-	return methods(mux)
-}
-
-// methods turns the mux's plain-text 405 into an answer of the API.
-func methods(mux *http.ServeMux) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, pattern := mux.Handler(r)
-		if pattern == "/" {
-			for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
-				probe := &http.Request{Method: m, URL: r.URL, Host: r.Host}
-				if _, p := mux.Handler(probe); p != "/" && m != r.Method {
-					answerError(w, r.Method+" "+printable(r.URL.Path), fail(http.StatusMethodNotAllowed, "the path has no such method"))
-					return
-				}
+		err := fail(http.StatusNotFound, "no such path").withHint("docs/API.md lists the paths")
+		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+			if _, pattern := mux.Handler(&http.Request{Method: m, URL: r.URL, Host: r.Host}); pattern != "/" {
+				err = fail(http.StatusMethodNotAllowed, "the path has no such method")
 			}
 		}
-		mux.ServeHTTP(w, r)
+		d.answerError(w, r.Method+" "+printable(r.URL.Path), err)
 	})
+	return mux
 }
 
 // body decodes a request's spec strictly and within its bound.
@@ -223,8 +216,6 @@ func orError[T any](v T, err error) (any, error) {
 }
 
 // answer writes a JSON document.
-func (d *Daemon) answer(w http.ResponseWriter, status int, v any) { answer(w, status, v) }
-
 func answer(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -235,16 +226,13 @@ func answer(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(b, '\n'))
 }
 
+// answerError writes why not, and logs what is swd's own fault.
 func (d *Daemon) answerError(w http.ResponseWriter, what string, err error) {
-	if status := answerError(w, what, err); status >= http.StatusInternalServerError {
+	status, body := answerOf(what, err)
+	if status >= http.StatusInternalServerError {
 		d.log.Error("request failed", zap.String("what", what), zap.Error(err))
 	}
-}
-
-func answerError(w http.ResponseWriter, what string, err error) int {
-	status, body := answerOf(what, err)
 	answer(w, status, body)
-	return status
 }
 
 // stream prepares a long answer: no deadline to read, since the client says

@@ -63,7 +63,7 @@ func readConfig(path string) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	b, err := io.ReadAll(io.LimitReader(f, config.MaxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -40,7 +40,7 @@ type queue struct {
 }
 
 // Pull implements dataplane.Port. It lends the frames where they lie, at about
-// 3 ns each.
+// 6 ns each.
 func (p *Port) Pull(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
 	frames, bytes := b.N, b.Bytes
@@ -82,8 +82,8 @@ func (p *Port) pullLoop(q *queue, b *dataplane.Batch) {
 	}
 }
 
-// Push implements dataplane.Port. A frame of 64 B costs about 4 ns to copy; a
-// loop port takes 1 ns to count it.
+// Push implements dataplane.Port. A frame of 64 B costs about 15 ns to copy; a
+// loop port takes 2 ns to count it.
 func (p *Port) Push(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
 	if d := dataplane.Drop(p.fail.Load()); d != dataplane.None {

@@ -30,8 +30,8 @@ type ring struct {
 	// tail is the first frame that the consumer may not see yet. The producer
 	// stores, once a batch: the store is a locked instruction (5 ns).
 	tail atomic.Uint64
-	// filled is where the next frame goes, and limit is the least that it may
-	// not reach as far as the producer has looked. Both are the producer's.
+	// filled is where the next frame goes; it stays below limit, which follows
+	// head when the producer looks there. Both are the producer's.
 	filled, limit uint64
 	_             [line - 24]byte
 	// slots and mask never change.

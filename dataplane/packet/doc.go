@@ -17,12 +17,12 @@
 // The slot's status word says whose it is: TP_STATUS_KERNEL or TP_STATUS_USER.
 // A VLAN tag comes beside the frame, in tpacket2_hdr, whether or not it was in
 // the frame on the wire; Pull puts it back by moving the two MACs into the
-// headroom, and moves Frame.Owes.CsumStart along. Where the headroom begins
-// the sockaddr is of no use any more.
+// headroom, and moves Frame.Owes.CsumStart along.
 //
 // The slots of one Pull go back to the kernel at the next, because frames are
-// borrowed until then. A ring has 60: what comes while all are full is lost
-// and counted RxKernel.
+// borrowed until then. A ring has 60 unless Config.Slots says otherwise: what
+// comes while all are full or lent is lost and counted RxKernel, when the next
+// frame comes.
 //
 // # Way out: sendmmsg
 //
@@ -35,9 +35,10 @@
 //
 // mdlayher/packet opens the sockets, with a filter that refuses everything
 // until ring and fanout are in place: no frame is queued where the ring doesn't
-// show it, none comes twice. It also registers them with Go's netpoller, which
-// each frame would then wake. So Open takes a duplicate of the descriptor and
-// closes the library's: the socket lives on, unknown to the Go runtime.
+// show it, none comes twice. It also registers them with Go's netpoller, whose
+// thread the frames would then wake beside the worker's. So Open takes a
+// duplicate of the descriptor and closes the library's: the socket lives on,
+// unknown to the Go runtime.
 //
 // # Who may call what
 //

@@ -61,7 +61,7 @@ func (n netns) do(f func()) {
 		ns, err := os.Open("/run/netns/" + n.name)
 		if err == nil {
 			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-			ns.Close()
+			_ = ns.Close()
 		}
 		if err == nil {
 			f()
@@ -82,7 +82,7 @@ func (n netns) open(c Config) *Port {
 	if err != nil {
 		n.tb.Fatal(err)
 	}
-	n.tb.Cleanup(func() { p.Close() })
+	n.tb.Cleanup(func() { must(n.tb, p.Close()) })
 	return p
 }
 
@@ -158,7 +158,7 @@ func newPeer(n netns, ifname string) *peer {
 
 func (p *peer) close() {
 	if p.fd >= 0 {
-		unix.Close(p.fd)
+		must(p.tb, unix.Close(p.fd))
 	}
 	p.fd = -1
 }
@@ -240,12 +240,13 @@ func readable(tb testing.TB, fd int, wait time.Duration) bool {
 	}
 }
 
-// pull pulls until n frames have come, and returns copies.
+// pull pulls until n frames have come and nothing more is there, and returns
+// copies.
 func pull(tb testing.TB, p *Port, worker, n int) (got []sent) {
 	tb.Helper()
 	b := &dataplane.Batch{Worker: worker}
-	for len(got) < n {
-		if b.N == 0 && !readable(tb, p.FD(worker), patience) {
+	for len(got) < n || b.More {
+		if !b.More && !readable(tb, p.FD(worker), patience) {
 			tb.Fatalf("%d of %d frames arrived; drops: %v", len(got), n, drops(p))
 		}
 		b.Reset()

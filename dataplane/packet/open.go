@@ -23,7 +23,17 @@ type Config struct {
 	// Promiscuous has a NIC take in frames for any MAC while the port is
 	// open. A veth does so anyway.
 	Promiscuous bool
+	// Slots is how many frames the ring of each worker holds, 1 to MaxSlots,
+	// rounded up to a multiple of 15, which take 1 MB. 0 means DefaultSlots.
+	// Frames that the worker has pulled and not given back count.
+	Slots int
 }
+
+// Bounds of Config.Slots.
+const (
+	DefaultSlots = 60
+	MaxSlots     = 960 // 64 MB.
+)
 
 // Port is a dataplane.Port on an interface. Open makes it.
 type Port struct {
@@ -53,9 +63,19 @@ func Open(c Config) (*Port, error) {
 }
 
 func open(c Config) (_ *Port, err error) {
-	workers := max(c.Workers, 1)
-	if workers > dataplane.MaxWorkers {
-		return nil, fmt.Errorf("%d workers: want at most %d", workers, dataplane.MaxWorkers)
+	workers := c.Workers
+	if workers == 0 {
+		workers = 1
+	}
+	if workers < 1 || workers > dataplane.MaxWorkers {
+		return nil, fmt.Errorf("%d workers: want 1 to %d", workers, dataplane.MaxWorkers)
+	}
+	slots := c.Slots
+	if slots == 0 {
+		slots = DefaultSlots
+	}
+	if slots < 1 || slots > MaxSlots {
+		return nil, fmt.Errorf("%d slots: want 1 to %d", slots, MaxSlots)
 	}
 	ifi, err := net.InterfaceByName(c.Interface)
 	if err != nil {
@@ -71,7 +91,7 @@ func open(c Config) (_ *Port, err error) {
 		}
 	}()
 	for i := range p.queues {
-		if err := p.queues[i].open(ifi, c.Promiscuous && i == 0); err != nil {
+		if err := p.queues[i].open(ifi, slots, c.Promiscuous && i == 0); err != nil {
 			return nil, err
 		}
 	}
@@ -89,7 +109,7 @@ func open(c Config) (_ *Port, err error) {
 }
 
 // open opens a queue's socket, which refuses all frames as yet, and its ring.
-func (q *queue) open(ifi *net.Interface, promiscuous bool) error {
+func (q *queue) open(ifi *net.Interface, slots int, promiscuous bool) error {
 	q.out.init()
 	filter, err := bpf.Assemble(refuseAll)
 	if err != nil {
@@ -102,7 +122,7 @@ func (q *queue) open(ifi *net.Interface, promiscuous bool) error {
 	// The library's descriptor is the netpoller's; ours is a duplicate that
 	// the netpoller doesn't know once the first is closed. The membership is
 	// the socket's, which lives on.
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // It has only lent its descriptor.
 	if promiscuous {
 		if err := conn.SetPromiscuous(true); err != nil {
 			return fmt.Errorf("make the interface promiscuous: %w", err)
@@ -117,7 +137,7 @@ func (q *queue) open(ifi *net.Interface, promiscuous bool) error {
 	if err := setOptions(q.fd); err != nil {
 		return err
 	}
-	if q.ring, err = mapRing(q.fd); err != nil {
+	if q.ring, err = mapRing(q.fd, (slots+slotsPerBlock-1)/slotsPerBlock); err != nil {
 		return err
 	}
 	q.slots = slotsOf(q.ring)

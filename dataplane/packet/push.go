@@ -54,8 +54,9 @@ func (o *outbox) add(n int, f *dataplane.Frame) {
 	o.iovs[n].Len = uint64(len(piece))
 }
 
-// Push implements dataplane.Port. On a veth the system call runs the receiving
-// stack too: about 1.2 µs a frame before the receiver's own work.
+// Push implements dataplane.Port. What it does itself takes 10 ns a frame. The
+// system call on a veth runs the receiving stack too: to where a stack without
+// a listener drops the frame, 2 µs for 64 B and 6 µs for 64 KB.
 func (p *Port) Push(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
 	o := &q.out

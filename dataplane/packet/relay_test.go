@@ -118,6 +118,12 @@ func TestContainersTalk(t *testing.T) {
 	}
 }
 
+func closes(t *testing.T, c io.Closer) {
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // transferTCP sends 4 MB to the server and has the hash of it sent back.
 func (r *relay) transferTCP(t *testing.T, server string) {
 	t.Helper()
@@ -125,7 +131,7 @@ func (r *relay) transferTCP(t *testing.T, server string) {
 	var err error
 	r.server.do(func() { l, err = net.Listen("tcp", net.JoinHostPort(server, "5001")) })
 	must(t, err)
-	defer l.Close()
+	defer closes(t, l)
 	answered := make(chan error, 1)
 	go func() {
 		c, err := l.Accept()
@@ -133,7 +139,7 @@ func (r *relay) transferTCP(t *testing.T, server string) {
 			answered <- err
 			return
 		}
-		defer c.Close()
+		defer closes(t, c)
 		h := sha256.New()
 		_, err = io.Copy(h, c)
 		if err == nil {
@@ -147,7 +153,7 @@ func (r *relay) transferTCP(t *testing.T, server string) {
 	var c net.Conn
 	r.client.do(func() { c, err = net.DialTimeout("tcp", net.JoinHostPort(server, "5001"), patience) })
 	must(t, err)
-	defer c.Close()
+	defer closes(t, c)
 	must(t, c.SetDeadline(time.Now().Add(4*patience)))
 	_, err = c.Write(data)
 	must(t, err)
@@ -160,20 +166,21 @@ func (r *relay) transferTCP(t *testing.T, server string) {
 	}
 }
 
-// transferUDP sends datagrams of 1,400 bytes by UDP_SEGMENT, 40 at a time, and
-// compares what arrives; the server's answer keeps the pace.
+// transferUDP sends datagrams of 1,400 bytes by UDP_SEGMENT, and compares what
+// arrives. There are 20 at a time, so that those of one round and those of the
+// round before, which the worker may not have given back, fit the ring.
 func (r *relay) transferUDP(t *testing.T, server string) {
 	t.Helper()
-	const size, segments, rounds = 1400, 40, 5
+	const size, segments, rounds = 1400, 20, 10
 	var rx, tx *net.UDPConn
 	var err error
 	addr := &net.UDPAddr{IP: net.ParseIP(server), Port: 5002}
 	r.server.do(func() { rx, err = net.ListenUDP("udp", addr) })
 	must(t, err)
-	defer rx.Close()
+	defer closes(t, rx)
 	r.client.do(func() { tx, err = net.DialUDP("udp", nil, addr) })
 	must(t, err)
-	defer tx.Close()
+	defer closes(t, tx)
 	raw, err := tx.SyscallConn()
 	must(t, err)
 	segment := size

@@ -29,7 +29,8 @@ func (q *queue) settle(f *dataplane.Frame, slot int) dataplane.Drop {
 }
 
 // sendSegments cuts a GSO frame and sends the segments one by one: this is the
-// way of old kernels and odd frames, 45 system calls for 64 KB.
+// way of old kernels and odd frames, 45 system calls for 64 KB. A segment may
+// be as long as scratch: 61 KB.
 func (q *queue) sendSegments(f *dataplane.Frame, slot int) dataplane.Drop {
 	if !q.segmenter.Begin(f.Bytes(), &f.Owes) {
 		return dataplane.TxOffload

@@ -25,7 +25,6 @@ const (
 	// blockLen is a block of the ring: memory that the kernel allocates in
 	// one piece if it can. 15 slots fill it to 94%.
 	blockLen       = 1 << 20
-	blocks         = 4
 	slotsPerBlock  = blockLen / slotLen
 	sendBufferSize = dataplane.BatchSize << 16
 )
@@ -82,13 +81,13 @@ func setOptions(fd int) error {
 	return nil
 }
 
-// mapRing gives the socket its ring and returns the mapping.
-func mapRing(fd int) ([]byte, error) {
+// mapRing gives the socket a ring of so many blocks and returns the mapping.
+func mapRing(fd, blocks int) ([]byte, error) {
 	req := unix.TpacketReq{
 		Block_size: blockLen,
-		Block_nr:   blocks,
+		Block_nr:   uint32(blocks),
 		Frame_size: slotLen,
-		Frame_nr:   blocks * slotsPerBlock,
+		Frame_nr:   uint32(blocks * slotsPerBlock),
 	}
 	if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
 		return nil, fmt.Errorf("setsockopt PACKET_RX_RING (%d MB): %w", blocks*blockLen>>20, err)
@@ -102,10 +101,10 @@ func mapRing(fd int) ([]byte, error) {
 
 // slotsOf returns the slots of a ring, in the order in which they are filled.
 func slotsOf(ring []byte) [][]byte {
-	slots := make([][]byte, 0, blocks*slotsPerBlock)
-	for block := range blocks {
+	slots := make([][]byte, 0, len(ring)/blockLen*slotsPerBlock)
+	for block := 0; block < len(ring); block += blockLen {
 		for i := range slotsPerBlock {
-			at := block*blockLen + i*slotLen
+			at := block + i*slotLen
 			slots = append(slots, ring[at:at+slotLen:at+slotLen])
 		}
 	}

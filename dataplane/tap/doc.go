@@ -15,12 +15,17 @@
 // so that 64 small frames touch 16 KB, which stay in the first-level cache
 // until they are pushed, and large ones no more than PullBytes. Push writes the
 // header into the headroom in front of the frame, wherever that was pulled.
-// Each is one non-blocking system call by RawSyscall.
+// Each is one non-blocking system call by RawSyscall. Frames of 64 KB (GSO) and
+// partial checksums pass whole; a device whose kernel is older than 6.2 and
+// can't take UDP GSO gets segments made in software.
 //
-// Measured on a Zen 5 VM, Linux 6.18 (the kernel's part included: a write runs
-// the receiving stack): see the functions. Frames of 64 KB (GSO) and partial
-// checksums pass whole; a device whose kernel is older than 6.2 and can't take
-// UDP GSO gets segments made in software.
+// What a frame costs, the kernel's part included, in µs: the least of 2,000
+// batches on a busy 2-core Zen 5 VM, Linux 6.18, where getppid(2) took 0.2. A
+// write runs the receiving stack, which here drops the frame at once.
+//
+//	         60 B   1,514 B   64 KB    nothing there
+//	Pull     0.8    0.8       3.6      0.4
+//	Push     1.2    1.2       4.9
 //
 // # The device and its life
 //

@@ -74,7 +74,7 @@ func openSocket(t *lab.T, n *lab.NetNS, ifName string) socket {
 		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		return err
 	}))
-	t.Cleanup(func() { unix.Close(s.fd) })
+	t.Cleanup(func() { _ = unix.Close(s.fd) })
 	for _, opt := range []int{unix.PACKET_VNET_HDR, unix.PACKET_IGNORE_OUTGOING} {
 		t.NoError(unix.SetsockoptInt(s.fd, unix.SOL_PACKET, opt, 1))
 	}

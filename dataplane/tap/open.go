@@ -49,12 +49,13 @@ var (
 )
 
 // Open opens the TAP device of that name, made if it doesn't exist, taken over
-// if a process left it behind. The device is as its link is: a new one is down
-// and without addresses. The process needs CAP_NET_ADMIN in the namespace.
+// if a process left it behind. A new one is down and has no addresses, one that
+// is taken over is as it was left. The process needs CAP_NET_ADMIN in the
+// namespace.
 //
 // It returns ErrTaken or ErrHeld, wrapped with the particulars, for a name that
 // isn't free. On failure nothing stays open, and a device that Open made is
-// gone again.
+// gone again, unless another process has attached to it meanwhile.
 func Open(c Config) (*Port, error) {
 	p, err := open(c)
 	if err != nil {
@@ -103,15 +104,15 @@ func checkName(name string) error {
 // attach attaches every queue to the device, which it makes if it is new.
 func (p *Port) attach() (err error) {
 	if p.created {
-		maker := -1
-		if maker, err = create(p.name); err != nil {
-			return err
+		maker, createErr := create(p.name)
+		if createErr != nil {
+			return createErr
 		}
-		defer unix.Close(maker)
 		defer func() {
 			if err != nil {
 				err = errors.Join(err, forget(maker))
 			}
+			_ = unix.Close(maker) // What was to be done with it is done.
 		}()
 	}
 	noUSO := false

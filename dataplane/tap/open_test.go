@@ -224,7 +224,7 @@ func fillDescriptors(t *lab.T) int {
 	for {
 		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
 		t.NoError(err)
-		t.Cleanup(func() { unix.Close(fd) })
+		t.Cleanup(func() { _ = unix.Close(fd) })
 		if fd >= highest {
 			return fd + 1
 		}

@@ -38,9 +38,10 @@ type queue struct {
 	_         [2 * line]byte
 }
 
-// Pull implements dataplane.Port. A frame costs a system call, 0.4 µs for 64 B
-// and 2.2 µs for 64 KB, and some ns here; the read that finds the queue empty
-// 0.15 µs.
+// Pull implements dataplane.Port. A frame costs a system call, 0.8 µs for 60 B
+// and 3.6 µs for 64 KB, and some ns here; so does the read that finds the queue
+// empty, 0.4 µs. Doing without that one would cost a burst a turn of the
+// worker's loop for each frame.
 func (p *Port) Pull(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
 	frames, bytes := b.N, b.Bytes

@@ -15,8 +15,8 @@ import (
 )
 
 // Push implements dataplane.Port. A frame costs a system call that runs the
-// receiving stack, 0.7 µs for 64 B and 2.2 µs for 64 KB without what the
-// receiver does, and 5 ns here.
+// receiving stack, 1.2 µs for 60 B and 4.9 µs for 64 KB without what the
+// receiver does, and some ns here.
 func (p *Port) Push(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
 	frames, bytes := 0, 0

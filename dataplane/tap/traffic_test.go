@@ -87,7 +87,7 @@ func transfer(from, to *lab.NetNS, addr string, data []byte) ([]byte, error) {
 	if err := to.Do(func() (err error) { ln, err = net.Listen("tcp", addr); return err }); err != nil {
 		return nil, err
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	sendErr := make(chan error, 1)
 	go func() {
 		sendErr <- from.Do(func() error {
@@ -103,7 +103,7 @@ func transfer(from, to *lab.NetNS, addr string, data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	got, err := io.ReadAll(c)
 	return got, errors.Join(err, <-sendErr)
 }
@@ -140,7 +140,7 @@ func TestRepliesComeToTheQueueThatAsked(t *testing.T) {
 			_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
 		}
 	})
-	t.Cleanup(func() { conn.Close(); echo.Wait() })
+	t.Cleanup(func() { _ = conn.Close(); echo.Wait() })
 
 	for i := range flows {
 		worker, port := i%workers, uint16(10000+i)

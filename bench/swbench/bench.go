@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"heddle/bench/baseline"
+	"heddle/bench/lab"
+	"heddle/ctl/config"
+)
+
+// contenders are what --contenders takes, in the order of the table.
+var contenders = []string{"bridge", "swd-tap", "swd-veth", "ovs"}
+
+// options are what the command line asks for.
+type options struct {
+	Rows       []string `json:"rows"`
+	Contenders []string `json:"contenders"`
+	Runs       int      `json:"runs"`
+	Seconds    int      `json:"seconds"`
+	SwdArgs    []string `json:"swd_args"`
+	dir        string   // Results go below it.
+	bin        lab.Binaries
+}
+
+// bench is one run of the whole.
+type bench struct {
+	opts     options
+	lab      *lab.Lab
+	cores    []int // That this process may use.
+	netperf  bool  // Rather than iperf3 and sockperf.
+	cubic    bool  // TCP must be told to use CUBIC.
+	servers  int   // Started so far.
+	paths    []*baseline.Path
+	progress *progress
+	result   *Result
+}
+
+// run measures everything and returns the result, which is complete but for
+// what Result.Errors says.
+func run(ctx context.Context, opts options, stderr io.Writer) (res *Result, err error) {
+	b := &bench{opts: opts, progress: newProgress(stderr), result: newResult(ctx, opts)}
+	if b.cores, err = usableCores(); err != nil {
+		return nil, err
+	}
+	if b.netperf, err = chooseTools(); err != nil {
+		return nil, err
+	}
+	b.cubic = needsCubic()
+	if b.lab, err = lab.Open(); err != nil {
+		return nil, err
+	}
+	// Also on a panic: the lab must not be left behind.
+	defer func() { err = errors.Join(err, b.lab.Close()) }()
+	rows := chosen(opts.Rows)
+	if len(rows) > 0 {
+		if err := b.setUp(ctx); err != nil {
+			return nil, err
+		}
+		if err := b.rounds(ctx, rows); err != nil {
+			return nil, err
+		}
+	}
+	if len(opts.Rows) == 0 || slices.Contains(opts.Rows, inProcessRow) {
+		if err := b.inProcess(ctx); err != nil {
+			return nil, err
+		}
+	}
+	b.progress.done()
+	b.result.finish()
+	return b.result, nil
+}
+
+// setUp builds all contenders and checks that each carries a ping.
+func (b *bench) setUp(ctx context.Context) error {
+	for _, name := range b.opts.Contenders {
+		b.progress.show("setting up " + name)
+		before := len(b.lab.Commands())
+		p, err := b.newPath(ctx, name)
+		if errors.Is(err, baseline.ErrNotInstalled) {
+			b.result.Skipped = append(b.result.Skipped, fmt.Sprintf("%s: %v", name, err))
+			continue
+		}
+		if err == nil {
+			_, err = p.A.Run(ctx, "ping", "-c1", "-W5", baseline.AddrB)
+		}
+		if err != nil {
+			return fmt.Errorf("setting up %s: %w", name, err)
+		}
+		b.paths = append(b.paths, p)
+		b.result.Contenders = append(b.result.Contenders, Contender{
+			Name: p.Name, About: p.About, Setup: b.lab.Commands()[before:],
+		})
+	}
+	return nil
+}
+
+func (b *bench) newPath(ctx context.Context, name string) (*baseline.Path, error) {
+	switch name {
+	case "bridge":
+		return baseline.NewBridge(b.lab)
+	case "ovs":
+		return baseline.NewOVS(ctx, b.lab)
+	}
+	bin, err := b.binaries()
+	if err != nil {
+		return nil, err
+	}
+	if name == "swd-veth" {
+		return newSwd(ctx, b.lab, bin, config.KindVeth, b.opts.SwdArgs)
+	}
+	return newSwd(ctx, b.lab, bin, config.KindTAP, b.opts.SwdArgs)
+}
+
+// binaries finds swd and swctl: as told, beside this program, or built anew.
+func (b *bench) binaries() (lab.Binaries, error) {
+	if b.opts.bin.Swd != "" {
+		return b.opts.bin, nil
+	}
+	if self, err := os.Executable(); err == nil {
+		dir := filepath.Dir(self)
+		beside := lab.Binaries{Swd: filepath.Join(dir, "swd"), Swctl: filepath.Join(dir, "swctl")}
+		if exists(beside.Swd) && exists(beside.Swctl) {
+			return beside, nil
+		}
+	}
+	return lab.Build()
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// rounds measures every row on every contender, again and again.
+func (b *bench) rounds(ctx context.Context, rows []Row) error {
+	b.progress.expect(len(rows) * len(b.paths) * b.opts.Runs)
+	for round := range b.opts.Runs {
+		for _, row := range rows {
+			for _, p := range b.paths {
+				if !row.Applies(p) {
+					b.progress.step("")
+					continue
+				}
+				b.progress.step(fmt.Sprintf("round %d/%d  %s: %s", round+1, b.opts.Runs, row.Title, p.Name))
+				before := len(b.lab.Commands())
+				m, err := b.verified(ctx, row, p)
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				b.result.add(round, row, p.Name, m, err, b.lab.Commands()[before:])
+			}
+		}
+	}
+	return nil
+}
+
+// verified measures one row on one contender, and refuses the figure if the
+// contender's counters don't account for what was carried.
+func (b *bench) verified(ctx context.Context, row Row, p *baseline.Path) (measurement, error) {
+	before, err := p.Count(ctx)
+	if err != nil {
+		return measurement{}, err
+	}
+	m, err := row.Measure(ctx, b, p)
+	if err != nil {
+		return measurement{}, err
+	}
+	after, err := p.Count(ctx)
+	if err != nil {
+		return measurement{}, err
+	}
+	return m, baseline.Verify(before, after, m.least)
+}
+
+// seconds is the measuring time and a margin, in seconds.
+func (b *bench) seconds(margin int) time.Duration {
+	return time.Duration(b.opts.Seconds+margin) * time.Second
+}
+
+// usableCores lists the CPUs that this process may run on.
+func usableCores() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("CPUs of this process: %w", err)
+	}
+	var cores []int
+	for i := range len(set) * 64 {
+		if set.IsSet(i) {
+			cores = append(cores, i)
+		}
+	}
+	return cores, nil
+}
+
+// chooseTools prefers netperf where it is installed.
+func chooseTools() (netperf bool, err error) {
+	need := []string{"iperf3", "sockperf", "taskset", "ping"}
+	if _, errClient := exec.LookPath("netperf"); errClient == nil {
+		if _, errServer := exec.LookPath("netserver"); errServer == nil {
+			netperf, need = true, []string{"sockperf", "taskset", "ping"}
+		}
+	}
+	for _, tool := range need {
+		if _, err := exec.LookPath(tool); err != nil {
+			return false, fmt.Errorf("%s is not installed: `make deps` installs it", tool)
+		}
+	}
+	return netperf, nil
+}
+
+// needsCubic tells whether TCP uses something other than CUBIC by default, and
+// could use CUBIC.
+func needsCubic() bool {
+	const dir = "/proc/sys/net/ipv4/"
+	current, err := os.ReadFile(dir + "tcp_congestion_control")
+	if err != nil || strings.TrimSpace(string(current)) == "cubic" {
+		return false
+	}
+	available, err := os.ReadFile(dir + "tcp_available_congestion_control")
+	return err == nil && slices.Contains(strings.Fields(string(available)), "cubic")
+}

@@ -1,0 +1,33 @@
+// Swbench measures Heddle against what containers are joined by today, side by
+// side in one run on one machine.
+//
+// Every contender (kernel bridge, swd with TAP ports, swd with veth ports,
+// Open vSwitch where it is installed) has two containers of its own with the
+// same names, addresses and settings. All stand at the same time, and idle
+// while another is measured. A round measures each row on each contender in
+// turn, and rounds repeat, so that whatever else the machine does hits all
+// alike. A figure is the median over the rounds, with the least and the most.
+//
+// A figure counts only if the path's own counters account for the traffic (for
+// swd, those of `swctl port show`): a measurement that they don't is reported
+// as an error, and the exit code is 1.
+//
+// # Where things run
+//
+// The same for all contenders. Nothing of the contenders themselves is pinned
+// from outside: swd pins its workers, Open vSwitch's thread and the kernel's
+// softirqs run where they choose, as in use.
+//
+//   - Bulk TCP: neither end is pinned. A bridge does its work on the sender's
+//     core, a userspace switch on a third thread that two cores have to make
+//     room for; the scheduler finds the best place for each.
+//   - TCP_RR: client and server on different cores, and once more both on the
+//     same core. Wake-ups across cores are the cost here, so both are shown.
+//   - 60 B frames: the sender alone on its core, since it never sleeps; the
+//     receiver on another one, where it costs some 2%. A bridge forwards on the
+//     sender's core, a userspace switch finds the other core free.
+//   - Latency under load: client and server on different cores.
+//
+// TCP uses CUBIC, the default of Linux, where the machine's own is another: a
+// paced one (BBR) would be measured instead of the path.
+package main

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+// inProcessRow is what --rows knows the Go benchmarks by.
+const inProcessRow = "in-process"
+
+// The columns of the in-process figures.
+const (
+	columnSwitch = "switch"
+	columnSmall  = "1 K MACs"
+	columnLarge  = "1 M MACs"
+)
+
+// inProcessFigures says which metric of which Go benchmark is a figure.
+var inProcessFigures = []struct {
+	benchmark, metric string
+	figure            Figure
+	column            string
+}{
+	{"BenchmarkMemPorts", "cpu-ns/frame", Figure{"64 B frame over mem ports", "ns", 1, true}, columnSwitch},
+	{"BenchmarkMemPorts", "allocs/op", Figure{"allocations, 64 frames", "", 0, true}, columnSwitch},
+	{"BenchmarkLookup/1000_MACs", "cpu-ns/frame", Figure{"forwarding to random MACs", "ns", 1, true}, columnSmall},
+	{"BenchmarkLookup/1000000_MACs", "cpu-ns/frame", Figure{"forwarding to random MACs", "ns", 1, true}, columnLarge},
+	{"BenchmarkFind/1000_MACs", "cpu-ns/lookup", Figure{"one FDB lookup after the other", "ns", 1, true}, columnSmall},
+	{"BenchmarkFind/1000000_MACs", "cpu-ns/lookup", Figure{"one FDB lookup after the other", "ns", 1, true}, columnLarge},
+	{"BenchmarkMemory", "B/MAC", Figure{"memory of a full FDB", "B/MAC", 1, true}, columnSwitch},
+}
+
+// inProcess runs the Go benchmarks of the switch, as often as there are
+// rounds, and takes their figures into the result.
+func (b *bench) inProcess(ctx context.Context) error {
+	if _, err := exec.LookPath("go"); err != nil {
+		b.result.Skipped = append(b.result.Skipped, "in-process rows: go is not on PATH")
+		return nil
+	}
+	words := []string{
+		"go", "test", "-run", "^$", "-bench", "^Benchmark(MemPorts|Lookup|Find|Memory)$",
+		"-benchmem", "-benchtime", "500ms", "-count", strconv.Itoa(b.opts.Runs), "heddle/switch",
+	}
+	b.progress.show("in process: " + strings.Join(words, " "))
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		b.result.Errors = append(b.result.Errors,
+			fmt.Sprintf("%s: %v\n%s%s", strings.Join(words, " "), err, out, stderr.Bytes()))
+		return nil
+	}
+	metrics := parseGoBench(string(out))
+	for _, f := range inProcessFigures {
+		values := metrics[f.benchmark][f.metric]
+		if len(values) == 0 {
+			b.result.Errors = append(b.result.Errors,
+				fmt.Sprintf("%s: no %s in the output of %s", f.benchmark, f.metric, strings.Join(words, " ")))
+			continue
+		}
+		s := newSamples(values)
+		s.Commands = []string{strings.Join(words, " ")}
+		b.result.figure(inProcessRow, f.figure).By[f.column] = s
+	}
+	return nil
+}
+
+// parseGoBench reads the output of go test -bench (golang.org/design/14313)
+// into values by benchmark, without the number of CPUs in its name, and
+// metric. Lines that are something else are passed over.
+func parseGoBench(out string) map[string]map[string][]float64 {
+	metrics := map[string]map[string][]float64{}
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
+			continue
+		}
+		name := fields[0]
+		if i := strings.LastIndexByte(name, '-'); i > 0 {
+			if _, err := strconv.Atoi(name[i+1:]); err == nil {
+				name = name[:i]
+			}
+		}
+		if metrics[name] == nil {
+			metrics[name] = map[string][]float64{}
+		}
+		// After name and count come pairs of value and unit.
+		for i := 2; i+1 < len(fields); i += 2 {
+			value, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				break
+			}
+			metrics[name][fields[i+1]] = append(metrics[name][fields[i+1]], value)
+		}
+	}
+	return metrics
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"heddle/bench/lab"
+	"heddle/bench/load"
+)
+
+// readyLine is what the receiver prints when frames may come.
+const readyLine = "ready\n"
+
+// errUnfinished says that some measurements gave no figure.
+var errUnfinished = errors.New("not everything could be measured: see above")
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	cancel()
+	if err := errors.Join(err, lab.RemoveBuild()); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// command is swbench itself; its subcommands are the two ends of the
+// small-frame row, which it starts in containers and which work by hand too.
+func command() *cobra.Command {
+	var opts options
+	var quick bool
+	c := &cobra.Command{
+		Use:   "swbench",
+		Short: "Measure Heddle beside the kernel's bridge and Open vSwitch",
+		Example: "  swbench --quick\n" +
+			"  swbench --rows tcp-1,frames-60 --contenders bridge,swd-tap --runs 7",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if quick {
+				opts.Runs, opts.Seconds = 1, 1
+			}
+			if err := opts.validate(); err != nil {
+				return err
+			}
+			r, err := run(c.Context(), opts, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			return deliver(c.OutOrStdout(), r, opts.dir)
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&opts.Rows, "rows", nil, "measure only these: "+strings.Join(rowNames(), ", "))
+	f.StringSliceVar(&opts.Contenders, "contenders", contenders, "measure only these")
+	f.IntVar(&opts.Runs, "runs", 5, "rounds, of which medians are taken")
+	f.IntVar(&opts.Seconds, "seconds", 3, "length of one measurement")
+	f.BoolVar(&quick, "quick", false, "one round of one second each: to see that everything works")
+	f.StringVar(&opts.dir, "results", filepath.Join("bench", "results"), "where the result goes, in a directory of its own; empty for nowhere")
+	f.StringVar(&opts.bin.Swd, "swd", "", "swd to measure (default: the one beside swbench, else built)")
+	f.StringVar(&opts.bin.Swctl, "swctl", "", "swctl to go with it")
+	f.StringSliceVar(&opts.SwdArgs, "swd-args", nil, "more arguments for swd, as --workers,2")
+	c.AddCommand(sendCommand(), receiveCommand())
+	return c
+}
+
+// validate refuses what can't be measured.
+func (o *options) validate() error {
+	for _, check := range []struct {
+		flag        string
+		given, know []string
+	}{{"--rows", o.Rows, rowNames()}, {"--contenders", o.Contenders, contenders}} {
+		for _, name := range check.given {
+			if !slices.Contains(check.know, name) {
+				return fmt.Errorf("%s: there is no %q, only %s", check.flag, name, strings.Join(check.know, ", "))
+			}
+		}
+	}
+	switch {
+	case o.Runs < 1 || o.Runs > 1000:
+		return fmt.Errorf("--runs: %d is not 1 to 1000", o.Runs)
+	case o.Seconds < 1 || o.Seconds > 3600:
+		return fmt.Errorf("--seconds: %d is not 1 to 3600", o.Seconds)
+	case (o.bin.Swd == "") != (o.bin.Swctl == ""):
+		return errors.New("--swd and --swctl go together")
+	}
+	return nil
+}
+
+// deliver prints the table and keeps the result in a new directory below dir:
+// result.json, table.txt and plot.svg.
+func deliver(stdout io.Writer, r *Result, dir string) error {
+	if err := writeTable(stdout, r); err != nil {
+		return err
+	}
+	if dir != "" {
+		dir = filepath.Join(dir, r.Started.Format("2006-01-02-150405")+"-"+r.Machine.Commit)
+		if err := keep(r, dir); err != nil {
+			return fmt.Errorf("keeping the result: %w", err)
+		}
+		fmt.Fprintf(stdout, "\nkept in %s\n", dir)
+	}
+	if len(r.Errors) > 0 {
+		return errUnfinished
+	}
+	return nil
+}
+
+func keep(r *Result, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	doc, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	var table, plot strings.Builder
+	if err := errors.Join(writeTable(&table, r), writePlot(&plot, r)); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "result.json"), append(doc, '\n'), 0o644),
+		os.WriteFile(filepath.Join(dir, "table.txt"), []byte(table.String()), 0o644),
+		os.WriteFile(filepath.Join(dir, "plot.svg"), []byte(plot.String()), 0o644),
+	)
+}
+
+// frameFlags are what both ends of the small-frame row must agree on.
+func frameFlags(c *cobra.Command) (frames *load.Frames, ifname *string) {
+	f := load.DefaultFrames()
+	c.Flags().IntVar(&f.Flows, "flows", f.Flows, "flows, told apart by UDP source port")
+	c.Flags().IntVar(&f.Size, "size", f.Size, "bytes a frame, without FCS")
+	return &f, c.Flags().String("interface", "eth0", "interface of the namespace that this runs in")
+}
+
+func sendCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "send",
+		Short:   "Send small frames out of an interface",
+		Example: "  ip netns exec a taskset -c 0 swbench send --interface eth0 --seconds 3",
+		Args:    cobra.NoArgs,
+	}
+	frames, ifname := frameFlags(c)
+	seconds := c.Flags().Int("seconds", 3, "how long")
+	rate := c.Flags().Float64("rate", 0, "frames a second; 0 is as fast as it goes")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		sent, err := load.Send(c.Context(), *ifname, *frames, time.Duration(*seconds)*time.Second, *rate)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(c.OutOrStdout()).Encode(sent)
+	}
+	return c
+}
+
+func receiveCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "receive",
+		Short: "Take in small frames, verify each, and report when no more come",
+		Example: "  ip netns exec b taskset -c 1 swbench receive --interface eth0\n" +
+			"Prints `ready`, then one JSON object.",
+		Args: cobra.NoArgs,
+	}
+	frames, ifname := frameFlags(c)
+	idle := c.Flags().Duration("idle", 300*time.Millisecond, "end when nothing has come for so long after the first frame")
+	c.RunE = func(c *cobra.Command, _ []string) (err error) {
+		r, err := load.OpenReceiver(*ifname, *frames)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, r.Close()) }()
+		fmt.Fprint(c.OutOrStdout(), readyLine)
+		received, err := r.Run(c.Context(), *idle)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(c.OutOrStdout()).Encode(received)
+	}
+	return c
+}

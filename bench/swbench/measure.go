@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"heddle/bench/baseline"
+	"heddle/bench/lab"
+	"heddle/bench/load"
+)
+
+const (
+	firstPort = 5201             // Of the servers; each takes the next.
+	ports     = 20_000           // Then the first comes again.
+	toolSlack = 15 * time.Second // What a tool may take beyond its measuring time.
+	// rttMargin is the time that sockperf leaves out at both ends of a run.
+	rttMargin = 1
+)
+
+// tcpStreams measures n TCP streams from A to B, a process at either end each.
+func tcpStreams(n int) func(context.Context, *bench, *baseline.Path) (measurement, error) {
+	return func(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
+		ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
+		defer cancel()
+		servers, err := b.serve(ctx, p, n)
+		defer stopAll(servers)
+		if err != nil {
+			return measurement{}, err
+		}
+		results, errs := make([]bulk, n), make([]error, n)
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() { results[i], errs[i] = b.stream(ctx, p, servers[i].port) })
+		}
+		wg.Wait()
+		var sum bulk
+		for i, r := range results {
+			if errs[i] != nil {
+				return measurement{}, errs[i]
+			}
+			sum.bitsPerSecond += r.bitsPerSecond
+			sum.bytes += r.bytes
+		}
+		return measurement{
+			values: []float64{sum.bitsPerSecond / 1e9},
+			least:  baseline.Least{AToB: baseline.Count{Bytes: sum.bytes}},
+		}, nil
+	}
+}
+
+// serve starts n servers for TCP streams at B, on ports that follow each other.
+func (b *bench) serve(ctx context.Context, p *baseline.Path, n int) (servers []server, err error) {
+	for range n {
+		words := []string{"iperf3", "-s", "-1", "-p"}
+		if b.netperf {
+			words = []string{"netserver", "-D", "-p"}
+		}
+		s, err := b.startServer(ctx, p, "tcp", words...)
+		if err != nil {
+			return servers, err
+		}
+		servers = append(servers, s)
+	}
+	return servers, nil
+}
+
+// server is a program at B that listens on a port.
+type server struct {
+	*lab.Process
+	port string
+}
+
+// startServer starts a server at B and waits until it listens. Its port is
+// appended to the words. Each gets another one, since those of earlier
+// connections are held in TIME_WAIT.
+func (b *bench) startServer(ctx context.Context, p *baseline.Path, proto string, words ...string) (server, error) {
+	port := firstPort + b.servers%ports
+	b.servers++
+	s := server{port: strconv.Itoa(port)}
+	var err error
+	if s.Process, err = p.B.Start(append(words, s.port)...); err != nil {
+		return server{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-s.Exited():
+			cancel(fmt.Errorf("%v ended: %s%s", words, s.Stdout(), s.Stderr()))
+		case <-ctx.Done():
+		}
+	}()
+	if err := p.B.WaitListening(ctx, proto, port); err != nil {
+		s.Kill()
+		return server{}, err
+	}
+	return s, nil
+}
+
+// stream runs one TCP stream from A to a server at B.
+func (b *bench) stream(ctx context.Context, p *baseline.Path, port string) (bulk, error) {
+	if b.netperf {
+		words := []string{"netperf", "-H", baseline.AddrB, "-p", port, "-t", "TCP_STREAM",
+			"-l", strconv.Itoa(b.opts.Seconds), "-P", "0", "--", "-k", netperfKeys}
+		if b.cubic {
+			words = append(words, "-K", "cubic")
+		}
+		out, err := p.A.Run(ctx, words...)
+		if err != nil {
+			return bulk{}, err
+		}
+		return parseNetperfStream(out.Stdout)
+	}
+	words := []string{"iperf3", "-c", baseline.AddrB, "-p", port, "-t", strconv.Itoa(b.opts.Seconds), "-J"}
+	if b.cubic {
+		words = append(words, "-C", "cubic")
+	}
+	out, err := p.A.Run(ctx, words...)
+	if err != nil {
+		return bulk{}, err
+	}
+	return parseIperf3(out.Stdout)
+}
+
+// placement says where the server runs; the client is on the first core.
+type placement int
+
+const (
+	otherCore placement = iota
+	sameCore
+)
+
+// onCore returns the words that run a command on one core.
+func onCore(core int, words ...string) []string {
+	return append([]string{"taskset", "-c", strconv.Itoa(core)}, words...)
+}
+
+// roundTrips measures requests and responses over one TCP connection, one at a
+// time.
+func roundTrips(where placement) func(context.Context, *bench, *baseline.Path) (measurement, error) {
+	return func(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
+		ctx, cancel := context.WithTimeout(ctx, b.seconds(rttMargin)+toolSlack)
+		defer cancel()
+		client, core := b.cores[0], b.cores[0]
+		if where == otherCore {
+			core = b.cores[len(b.cores)-1]
+		}
+		measure := b.sockperfRR
+		if b.netperf {
+			measure = b.netperfRR
+		}
+		r, err := measure(ctx, p, client, core)
+		if err != nil {
+			return measurement{}, err
+		}
+		carried := baseline.Count{Frames: r.transactions}
+		return measurement{
+			values: []float64{r.perSecond / 1e3},
+			least:  baseline.Least{AToB: carried, BToA: carried},
+		}, nil
+	}
+}
+
+func (b *bench) netperfRR(ctx context.Context, p *baseline.Path, client, core int) (pingPong, error) {
+	s, err := b.startServer(ctx, p, "tcp", onCore(core, "netserver", "-D", "-p")...)
+	if err != nil {
+		return pingPong{}, err
+	}
+	defer s.Kill()
+	out, err := p.A.Run(ctx, onCore(client, "netperf", "-H", baseline.AddrB, "-p", s.port, "-t", "TCP_RR",
+		"-l", strconv.Itoa(b.opts.Seconds), "-P", "0", "--", "-k", netperfKeys)...)
+	if err != nil {
+		return pingPong{}, err
+	}
+	return parseNetperfRR(out.Stdout)
+}
+
+func (b *bench) sockperfRR(ctx context.Context, p *baseline.Path, client, core int) (pingPong, error) {
+	l, err := b.sockperf(ctx, p, client, core, "ping-pong", "--tcp", "--msg-size", "14")
+	if err != nil {
+		return pingPong{}, err
+	}
+	return pingPong{perSecond: float64(l.received) / l.seconds, transactions: l.total}, nil
+}
+
+// sockperf runs a sockperf server at B and a client at A.
+func (b *bench) sockperf(ctx context.Context, p *baseline.Path, client, core int, mode string, args ...string) (latencies, error) {
+	proto, words := "udp", []string{"sockperf", "server", "-i", baseline.AddrB}
+	if len(args) > 0 && args[0] == "--tcp" {
+		proto, words = "tcp", append(words, "--tcp")
+	}
+	s, err := b.startServer(ctx, p, proto, onCore(core, append(words, "-p")...)...)
+	if err != nil {
+		return latencies{}, err
+	}
+	defer s.Kill()
+	words = []string{"sockperf", mode, "-i", baseline.AddrB, "-p", s.port, "-t", strconv.Itoa(b.opts.Seconds + rttMargin)}
+	out, err := p.A.Run(ctx, onCore(client, append(words, args...)...)...)
+	if err != nil {
+		return latencies{}, err
+	}
+	return parseSockperf(out.Stdout)
+}
+
+// The load that latency is measured under: small UDP messages at a fixed rate,
+// which every contender can carry, of which every tenth is answered.
+const (
+	loadRate  = 20_000 // Messages a second.
+	loadReply = 10
+	loadSize  = 64 // Bytes of payload.
+)
+
+var latencyPercentiles = []float64{50, 90, 99, 99.9}
+
+func latencyFigures() []Figure {
+	var figures []Figure
+	for _, percent := range latencyPercentiles {
+		figures = append(figures, Figure{
+			Name: fmt.Sprintf("round trip at %d k/s, p%v", loadRate/1000, percent),
+			Unit: "µs", Digits: 0, Lower: true,
+		})
+	}
+	return append(figures, Figure{
+		Name: fmt.Sprintf("lost at %d k/s", loadRate/1000), Unit: "‰", Digits: 1, Lower: true,
+	})
+}
+
+// latencyUnderLoad measures round trips at a fixed rate of messages.
+func latencyUnderLoad(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.seconds(rttMargin)+toolSlack)
+	defer cancel()
+	l, err := b.sockperf(ctx, p, b.cores[0], b.cores[len(b.cores)-1], "under-load",
+		"--mps", strconv.Itoa(loadRate), "--reply-every", strconv.Itoa(loadReply),
+		"--msg-size", strconv.Itoa(loadSize), "--full-rtt")
+	if err != nil {
+		return measurement{}, err
+	}
+	m := measurement{least: baseline.Least{
+		AToB: baseline.Count{Frames: l.total, Bytes: l.total * loadSize},
+		BToA: baseline.Count{Frames: l.total, Bytes: l.total * loadSize},
+	}}
+	for _, percent := range latencyPercentiles {
+		value, ok := l.percentiles[percent]
+		if !ok {
+			return measurement{}, fmt.Errorf("sockperf printed no percentile %v", percent)
+		}
+		m.values = append(m.values, value)
+	}
+	m.values = append(m.values, 1000*float64(l.dropped)/float64(l.dropped+l.received))
+	return m, nil
+}
+
+// smallFrames measures how many 60-byte frames of one flow arrive intact. Both
+// ends are this program, started anew in the containers.
+func smallFrames(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
+	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		return measurement{}, err
+	}
+	receiver, err := p.B.Start(onCore(b.cores[len(b.cores)-1], self, "receive", "--interface", baseline.Interface)...)
+	if err != nil {
+		return measurement{}, err
+	}
+	defer receiver.Kill()
+	if err := receiver.WaitStdout(ctx, readyLine); err != nil {
+		return measurement{}, err
+	}
+	out, err := p.A.Run(ctx, onCore(b.cores[0], self, "send",
+		"--interface", baseline.Interface, "--seconds", strconv.Itoa(b.opts.Seconds))...)
+	if err != nil {
+		return measurement{}, err
+	}
+	var sent load.Sent
+	if err := json.Unmarshal([]byte(out.Stdout), &sent); err != nil {
+		return measurement{}, fmt.Errorf("the sender's JSON: %w", err)
+	}
+	out, err = receiver.Wait(ctx)
+	if err != nil {
+		return measurement{}, err
+	}
+	var received load.Received
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(out.Stdout, readyLine)), &received); err != nil {
+		return measurement{}, fmt.Errorf("the receiver's JSON: %w", err)
+	}
+	if err := received.Verify(sent.Frames); err != nil {
+		return measurement{}, err
+	}
+	size := uint64(load.MinSize)
+	return measurement{
+		values: []float64{received.Rate() / 1e6},
+		least:  baseline.Least{AToB: baseline.Count{Frames: received.Delivered, Bytes: received.Delivered * size}},
+	}, nil
+}
+
+func stopAll(servers []server) {
+	for _, s := range servers {
+		s.Kill()
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Result is everything about a run; as JSON it is what is kept.
+type Result struct {
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished"`
+	Machine  Machine   `json:"machine"`
+	// Command is how the run was started; with Commit it can be repeated.
+	Command    []string    `json:"command"`
+	Options    options     `json:"options"`
+	Contenders []Contender `json:"contenders"`
+	Skipped    []string    `json:"skipped,omitempty"` // Contenders that are not installed, and why.
+	Figures    []*Measured `json:"figures"`
+	Targets    []Verdict   `json:"targets"`
+	// Errors are measurements that gave no figure, and why.
+	Errors []string `json:"errors"`
+}
+
+// Machine is what the figures depend on.
+type Machine struct {
+	CPU    string `json:"cpu"`
+	CPUs   int    `json:"cpus"`
+	Kernel string `json:"kernel"`
+	Memory uint64 `json:"memory_bytes"`
+	Go     string `json:"go"`
+	Commit string `json:"commit"`
+	// Load is the load average over a minute when the run began: what else the
+	// machine had to do.
+	Load string `json:"load"`
+}
+
+// Contender is one path with the commands that build it.
+type Contender struct {
+	Name  string   `json:"name"`
+	About string   `json:"about"`
+	Setup []string `json:"setup"`
+}
+
+// Measured is one figure of all contenders.
+type Measured struct {
+	Row    string `json:"row"`
+	Name   string `json:"name"`
+	Unit   string `json:"unit"`
+	Lower  bool   `json:"lower_is_better"`
+	Digits int    `json:"-"`
+	// By is what was measured, by contender.
+	By map[string]*Samples `json:"by"`
+}
+
+// Samples is one figure of one contender.
+type Samples struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	// Values are in the order of the rounds.
+	Values []float64 `json:"values"`
+	// Commands are those of the first round.
+	Commands []string `json:"commands,omitempty"`
+}
+
+// newSamples sums values up.
+func newSamples(values []float64) *Samples {
+	s := &Samples{Values: values}
+	s.sum()
+	return s
+}
+
+func (s *Samples) sum() {
+	sorted := slices.Sorted(slices.Values(s.Values))
+	n := len(sorted)
+	if n == 0 {
+		return
+	}
+	s.Min, s.Max = sorted[0], sorted[n-1]
+	s.Median = (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+func newResult(ctx context.Context, opts options) *Result {
+	return &Result{
+		Started: time.Now().UTC(),
+		Machine: thisMachine(ctx),
+		Command: os.Args,
+		Options: opts,
+		Errors:  []string{},
+	}
+}
+
+// add puts a measurement, or why there is none, to the result.
+func (r *Result) add(round int, row Row, contender string, m measurement, err error, commands []string) {
+	if err != nil {
+		r.Errors = append(r.Errors, fmt.Sprintf("%s on %s, round %d: %v", row.Title, contender, round+1, err))
+		return
+	}
+	for i, f := range row.Figures {
+		s := r.figure(row.Name, f).samples(contender)
+		s.Values = append(s.Values, m.values[i])
+		s.sum()
+		if s.Commands == nil {
+			s.Commands = commands
+		}
+	}
+}
+
+// figure finds a figure or makes it.
+func (r *Result) figure(row string, f Figure) *Measured {
+	for _, m := range r.Figures {
+		if m.Name == f.Name {
+			return m
+		}
+	}
+	m := &Measured{Row: row, Name: f.Name, Unit: f.Unit, Lower: f.Lower, Digits: f.Digits, By: map[string]*Samples{}}
+	r.Figures = append(r.Figures, m)
+	return m
+}
+
+func (m *Measured) samples(contender string) *Samples {
+	if m.By[contender] == nil {
+		m.By[contender] = &Samples{}
+	}
+	return m.By[contender]
+}
+
+// finish judges the targets.
+func (r *Result) finish() {
+	r.Finished = time.Now().UTC()
+	r.Targets = judge(r)
+}
+
+// order returns the names of what was measured in the order of the table.
+func (m *Measured) order() []string {
+	names := []string{}
+	for name := range m.By {
+		names = append(names, name)
+	}
+	rank := func(name string) int {
+		if i := slices.Index(contenders, name); i >= 0 {
+			return i
+		}
+		return math.MaxInt
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
+	})
+	return names
+}
+
+func thisMachine(ctx context.Context) Machine {
+	m := Machine{CPU: "unknown", CPUs: runtime.NumCPU(), Go: runtime.Version() + " " + runtime.GOARCH, Commit: "unknown"}
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(info)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				m.CPU = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	var s unix.Sysinfo_t
+	if unix.Sysinfo(&s) == nil {
+		m.Memory = s.Totalram * uint64(s.Unit)
+	}
+	if avg, err := os.ReadFile("/proc/loadavg"); err == nil {
+		m.Load, _, _ = strings.Cut(string(avg), " ")
+	}
+	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12").Output()
+	if err == nil {
+		m.Commit = strings.TrimSpace(string(out))
+	}
+	return m
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+// writeTable prints the result for a terminal.
+func writeTable(w io.Writer, r *Result) error {
+	m := r.Machine
+	fmt.Fprintf(w, "%s, %d CPUs, Linux %s, %s, commit %s, load %s\n", m.CPU, m.CPUs, m.Kernel, m.Go, m.Commit, m.Load)
+	fmt.Fprintf(w, "%s, median (least–most) of %d runs of %d s\n\n",
+		r.Started.Format("2006-01-02 15:04 UTC"), r.Options.Runs, r.Options.Seconds)
+	for _, c := range r.Contenders {
+		fmt.Fprintf(w, "%-9s %s\n", c.Name, c.About)
+	}
+	for _, s := range r.Skipped {
+		fmt.Fprintf(w, "left out: %s\n", s)
+	}
+	for _, table := range [][]*Measured{r.rows(false), r.rows(true)} {
+		if err := writeFigures(w, table); err != nil {
+			return err
+		}
+	}
+	return writeVerdicts(w, r)
+}
+
+// rows returns the figures that were measured in process, or the others.
+func (r *Result) rows(inProcess bool) []*Measured {
+	var some []*Measured
+	for _, m := range r.Figures {
+		if (m.Row == inProcessRow) == inProcess {
+			some = append(some, m)
+		}
+	}
+	return some
+}
+
+func writeFigures(w io.Writer, figures []*Measured) error {
+	if len(figures) == 0 {
+		return nil
+	}
+	var columns []string
+	for _, m := range figures {
+		for _, name := range m.order() {
+			if !slices.Contains(columns, name) {
+				columns = append(columns, name)
+			}
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(t, "\n\t%s\t\n", strings.Join(columns, "\t"))
+	for _, m := range figures {
+		name := m.Name
+		if m.Unit != "" {
+			name += ", " + m.Unit
+		}
+		fmt.Fprint(t, name)
+		for _, c := range columns {
+			cell := "–"
+			if s := m.By[c]; s != nil {
+				number := func(v float64) string { return strconv.FormatFloat(v, 'f', m.Digits, 64) }
+				cell = fmt.Sprintf("%s (%s–%s)", number(s.Median), number(s.Min), number(s.Max))
+			}
+			fmt.Fprintf(t, "\t%s", cell)
+		}
+		fmt.Fprint(t, "\t\n")
+	}
+	return t.Flush()
+}
+
+func writeVerdicts(w io.Writer, r *Result) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	if len(r.Targets) > 0 {
+		fmt.Fprint(t, "\nto reach\t\tmeasured\tbound\t\t\n")
+	}
+	for _, v := range r.Targets {
+		who, sign, met := v.Contender, "≥", "met"
+		if v.Against != "" {
+			who += " / " + v.Against
+		}
+		if v.Lower {
+			sign = "≤"
+		}
+		if !v.Met {
+			met = "NOT MET"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%.2f (%.2f–%.2f)\t%s %v\t%s\t\n", v.Figure, who, v.Value, v.Min, v.Max, sign, v.Bound, met)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(r.Errors) > 0 {
+		fmt.Fprintf(w, "\n%d measurements gave no figure:\n", len(r.Errors))
+	}
+	for _, e := range r.Errors {
+		fmt.Fprintf(w, "  %s\n", strings.ReplaceAll(e, "\n", "\n    "))
+	}
+	return nil
+}

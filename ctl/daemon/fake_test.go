@@ -1,0 +1,319 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap/zaptest"
+
+	"heddle/ctl/api"
+	"heddle/ctl/attach"
+	"heddle/ctl/config"
+	"heddle/dataplane"
+	"heddle/dataplane/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeHost is a host in memory: interfaces are names in namespaces, devices
+// are mem ports.
+type fakeHost struct {
+	changed chan struct{}
+
+	mu         sync.Mutex
+	namespaces map[string]bool        // That exist.
+	links      map[string]*fakeDevice // Persistent interfaces by namespace/name.
+	opened     int                    // Devices that are open now.
+	failOpen   error                  // What every open fails with.
+	failRemove error
+	closed     bool
+}
+
+func newFakeHost(namespaces ...string) *fakeHost {
+	h := &fakeHost{
+		changed:    make(chan struct{}, 1),
+		namespaces: map[string]bool{},
+		links:      map[string]*fakeDevice{},
+	}
+	for _, ns := range namespaces {
+		h.namespaces[ns] = true
+	}
+	return h
+}
+
+type fakeDevice struct {
+	h     *fakeHost
+	key   string
+	ns    string
+	o     order
+	mem   *mem.Port
+	down  error
+	owner string
+}
+
+func (h *fakeHost) changes() <-chan struct{} { return h.changed }
+
+func (h *fakeHost) close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.opened > 0 {
+		return fmt.Errorf("%d devices are still open", h.opened)
+	}
+	h.closed = true
+	return nil
+}
+
+func (h *fakeHost) open(_ context.Context, o order) (device, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failOpen != nil {
+		return nil, h.failOpen
+	}
+	ns := o.spec.NetNS
+	if ns != "" && !h.namespaces[ns] {
+		return nil, fmt.Errorf("namespace %s: %w", ns, attach.ErrNoNamespace)
+	}
+	key := ns + "|" + o.spec.IfName + o.spec.Interface
+	if old := h.links[key]; old != nil && old.owner != o.spec.Name {
+		return nil, fmt.Errorf("interface %s: %w", key, attach.ErrLinkExists)
+	}
+	d := &fakeDevice{h: h, key: key, ns: ns, o: o, owner: o.spec.Name, mem: mem.New(mem.Config{Workers: o.workers})}
+	h.links[key] = d
+	h.opened++
+	return d, nil
+}
+
+func (h *fakeHost) discard(_ context.Context, o order) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := o.spec.NetNS + "|" + o.spec.IfName + o.spec.Interface
+	if l := h.links[key]; l != nil && l.owner == o.spec.Name {
+		delete(h.links, key)
+	}
+	return nil
+}
+
+// poke tells the daemon to look at its ports.
+func (h *fakeHost) poke() {
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+}
+
+// breakLink has a device fail from now on.
+func (h *fakeHost) breakLink(key string, why error) {
+	h.mu.Lock()
+	h.links[key].down = why
+	h.mu.Unlock()
+	h.poke()
+}
+
+func (h *fakeHost) device(key string) *fakeDevice {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.links[key]
+}
+
+func (h *fakeHost) set(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f()
+}
+
+func (d *fakeDevice) port() dataplane.Port { return d.mem }
+
+func (d *fakeDevice) facts() facts {
+	return facts{ifName: d.o.spec.IfName + d.o.spec.Interface, mac: d.o.mac.String(), mtu: d.o.mtu}
+}
+
+func (d *fakeDevice) check() error {
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	if d.ns != "" && !d.h.namespaces[d.ns] {
+		return goneError{fmt.Errorf("namespace %s: %w", d.ns, attach.ErrNoNamespace)}
+	}
+	return d.down
+}
+
+func (d *fakeDevice) release() error {
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	d.h.opened--
+	return d.mem.Close()
+}
+
+func (d *fakeDevice) remove() error {
+	err := d.release()
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	delete(d.h.links, d.key)
+	return errors.Join(err, d.h.failRemove)
+}
+
+// testDaemon is a daemon that serves on a socket in a temporary directory.
+type testDaemon struct {
+	*Daemon
+	t    *testing.T
+	h    *fakeHost
+	dir  string
+	stop func() error
+}
+
+func testOptions(t *testing.T, dir string) Options {
+	return Options{
+		Version: "test", Node: "node",
+		Socket: filepath.Join(dir, "swd.sock"), StateDir: filepath.Join(dir, "state"),
+		Workers: 1, MaxMACs: 1000, Log: zaptest.NewLogger(t),
+	}
+}
+
+// start makes a daemon on h and serves until the test ends or stop is called.
+func start(t *testing.T, dir string, h *fakeHost, change ...func(*Options)) *testDaemon {
+	t.Helper()
+	d := startOn(t, dir, h, change...)
+	d.h = h
+	return d
+}
+
+// startOn is start on any host.
+func startOn(t *testing.T, dir string, h host, change ...func(*Options)) *testDaemon {
+	t.Helper()
+	o := testOptions(t, dir)
+	for _, f := range change {
+		f(&o)
+	}
+	d, err := newOn(o, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	ready := make(chan struct{})
+	d.OnReady(func() { close(ready) })
+	go func() { ran <- d.Run(ctx) }()
+	<-ready
+	td := &testDaemon{Daemon: d, t: t, dir: dir}
+	td.stop = sync.OnceValue(func() error {
+		cancel()
+		return errors.Join(<-ran, d.Close())
+	})
+	t.Cleanup(func() {
+		if err := td.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return td
+}
+
+func (d *testDaemon) client() *http.Client {
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dial net.Dialer
+		return dial.DialContext(ctx, "unix", d.opts.Socket)
+	}}
+	d.t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+// call makes a request with a body of JSON, text or nil, and decodes the
+// answer into out, if there is one.
+func (d *testDaemon) call(method, path string, in, out any) (int, *api.Error) {
+	d.t.Helper()
+	var b io.Reader
+	switch v := in.(type) {
+	case nil:
+	case string:
+		b = strings.NewReader(v)
+	default:
+		j, err := json.Marshal(v)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		b = bytes.NewReader(j)
+	}
+	req, err := http.NewRequestWithContext(context.Background(), method, "http://swd"+path, b)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	c := d.client()
+	res, err := c.Do(req)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	defer c.CloseIdleConnections()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if res.StatusCode >= 300 {
+		var e api.Error
+		if err := json.Unmarshal(text, &e); err != nil {
+			d.t.Fatalf("%s %s: status %d: %q: %v", method, path, res.StatusCode, text, err)
+		}
+		return res.StatusCode, &e
+	}
+	if out != nil {
+		if err := json.Unmarshal(text, out); err != nil {
+			d.t.Fatalf("%s %s: %q: %v", method, path, text, err)
+		}
+	}
+	return res.StatusCode, nil
+}
+
+// must is call, and fails the test on an error.
+func (d *testDaemon) must(method, path string, in, out any) {
+	d.t.Helper()
+	if status, err := d.call(method, path, in, out); err != nil {
+		d.t.Fatalf("%s %s: %d %v (%s)", method, path, status, err, err.Hint)
+	}
+}
+
+// setUp makes network net with ports a and b in namespaces a and b.
+func (d *testDaemon) setUp() {
+	d.t.Helper()
+	d.must("POST", api.PathNetworks, `{"name":"net","subnets":["198.18.0.0/24"],"gateways":["198.18.0.1"]}`, nil)
+	for _, name := range []string{"a", "b"} {
+		d.must("POST", api.PathPorts, config.Port{Name: name, Network: "net", NetNS: "/run/netns/" + name, IPs: []string{"auto"}}, nil)
+	}
+}
+
+func (d *testDaemon) port(name string) api.Port {
+	d.t.Helper()
+	var p api.Port
+	d.must("GET", api.PathPorts+"/"+name, nil, &p)
+	return p
+}
+
+// await waits until a condition holds.
+func await(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !cond(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not after 10 s: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// frame is an Ethernet frame of 60 bytes.
+func frame(dst, src byte) []byte {
+	b := make([]byte, 60)
+	copy(b, []byte{2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 0, src, 0x88, 0xb5})
+	if dst == 0xff {
+		copy(b, bytes.Repeat([]byte{0xff}, 6))
+	}
+	return b
+}
