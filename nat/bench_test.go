@@ -3,6 +3,7 @@ package nat_test
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"syscall"
@@ -188,20 +189,47 @@ func BenchmarkConns(b *testing.B) {
 			if got := w.nat.Stats().Conns; got < conns-100 {
 				b.Fatalf("%d connections of %d, drops %v", got, conns, w.gw.Counters().Totals().Drops)
 			}
-			i := 0
+			// Frames are drawn ahead, so that only copying them is measured too.
+			const ahead = 1 << 17
+			heads := make([][24]byte, ahead)
+			for k := range heads {
+				set(rand.IntN(conns))
+				heads[k] = [24]byte(bt.Frames[0].Bytes()[14:])
+			}
+			next := 0
 			measure(b, dataplane.BatchSize, "frame", func() {
-				i = i*1103515245 + 12345
-				set(int(uint(i)>>8) % conns)
 				for k := range bt.Frames {
 					f := bt.Frames[k].Bytes()
-					to, port := flow(int(uint(i*(k+7)*2654435761)>>16) % conns)
-					copy(f[30:], to)
-					binary.BigEndian.PutUint16(f[36:], max(port, 1))
-					binary.BigEndian.PutUint16(f[24:], 0)
-					binary.BigEndian.PutUint16(f[24:], ^wire.Fold(wire.Sum(f[14:34], 0)))
+					copy(f, pristine[:14])
+					*(*[24]byte)(f[14:]) = heads[(next+k)%ahead]
 				}
+				next += dataplane.BatchSize
 				w.gw.Push(&bt)
 			})
 		})
+	}
+}
+
+// BenchmarkMemory reports what a full table takes for a connection, each with
+// a mapping of its own. It is no loop: run it with -benchtime=1x.
+func BenchmarkMemory(b *testing.B) {
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		n, err := nat.New(nat.Config{Workers: 1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		small, err := nat.New(nat.Config{Workers: 1, MaxConns: 1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		all := after.HeapAlloc - before.HeapAlloc
+		runtime.KeepAlive(n)
+		runtime.KeepAlive(small)
+		b.ReportMetric(float64(all)/1e6/2, "B/connection-at-most")
 	}
 }

@@ -96,6 +96,7 @@ type NAT struct {
 	// mu guards all that follows. A worker holds it while it translates a
 	// batch, control code for a few microseconds at a time.
 	mu          sync.Mutex
+	generation  uint32 // Counts changes of links and neighbours; see flow.
 	table       table
 	fragments   fragments
 	waiting     store
@@ -128,6 +129,7 @@ func New(c Config) (*NAT, error) {
 		for k := range n.workers[i].turns {
 			t := &n.workers[i].turns[k]
 			t.nat = n
+			t.flows = &n.workers[i].flows
 			t.out.Worker = i
 			buf := make([]byte, dataplane.BatchSize*(dataplane.Headroom+slotSize))
 			for f := range t.out.Frames {
@@ -330,6 +332,7 @@ func (n *NAT) join(l *link, p *path) bool {
 			l.neighbours.init(linkNeighbours)
 			l.neighbours.list = make([]neighbour, linkNeighbours+1)
 			n.links[i] = l
+			n.generation++
 			n.paths[i].Store(p)
 			return true
 		}
@@ -341,6 +344,7 @@ func (n *NAT) join(l *link, p *path) bool {
 func (n *NAT) shut(l *link) {
 	n.paths[l.path].Store(nil)
 	n.links[l.path] = nil
+	n.generation++
 	for i := range l.neighbours.list {
 		for q := &l.neighbours.list[i].waiting; q.n > 0; {
 			n.waiting.take(q, nil)
@@ -374,6 +378,7 @@ func (n *NAT) setNeighbour(l *link, name string, a netip.Addr, mac wire.MAC) err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.generation++
 	ns := &l.neighbours
 	id := ns.find(0, addrOf(a))
 	if id == 0 && mac != 0 {

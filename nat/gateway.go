@@ -48,19 +48,23 @@ func (g *Gateway) Close() error { return nil }
 // rewritten where they lie; all others stay as they are. Workers call it, each
 // with its own batch.
 //
-// Stages, with what they cost a frame of 64 B: parse (6 ns), find (8 ns), track
-// (TCP: 5 ns), rewrite (5 ns), next hop (4 ns); one lock and one Push to each
-// path a batch.
+// A frame takes the short cut of its flow, or the long way: parse, find, track,
+// rewrite, next hop. A batch takes one lock, and one Push to each path.
 func (g *Gateway) Push(b *dataplane.Batch) {
 	t := g.nat.open(b)
 	if t == nil {
 		return
 	}
+	t.prime(&g.link, nil)
 	frames, size, lost := 0, 0, 0
 	for s := b.Sel; s != 0; s &= s - 1 {
 		i := dataplane.First(s)
 		t.f = &b.Frames[i]
 		frames, size = frames+1, size+t.f.Len
+		if path := t.quick(&g.link); path != 0 {
+			t.send(i, path)
+			continue
+		}
 		path, d := t.fromInside(g)
 		switch {
 		case d != dataplane.None:
@@ -125,6 +129,7 @@ func (t *turn) outboundPacket(g *Gateway) (uint16, dataplane.Drop) {
 // outboundConn handles the packet at hand of a connection.
 func (t *turn) outboundConn(g *Gateway, id uint32) (uint16, dataplane.Drop) {
 	p, n := &t.p, t.nat
+	t.missed++
 	c := &n.table.conns[id]
 	ext := &n.table.exts[c.ext]
 	u := n.uplinks[ext.uplink]
@@ -151,7 +156,11 @@ func (t *turn) outboundConn(g *Gateway, id uint32) (uint16, dataplane.Drop) {
 		p.src, p.sport = ext.addr, c.extPort
 		return t.inboundPacket(u, own, true)
 	}
-	return t.toOutside(u, p.dst)
+	path, d := t.toOutside(u, p.dst)
+	if path != 0 {
+		t.remember(&g.link, path, id, &r, u.mtu)
+	}
+	return path, d
 }
 
 // note enters the packet at hand into its connection's books.

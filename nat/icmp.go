@@ -16,8 +16,6 @@ type inner struct {
 	src, dst     addr
 	sport, dport uint16
 	class        class
-	ports        bool // Whether the L4 header's first four bytes are there.
-	query        bool // ICMP: an echo request or reply.
 }
 
 // innerOf finds it in the packet at hand, an error.

@@ -258,17 +258,16 @@ type pkt struct {
 	ttl            uint8
 	payload        []byte
 
-	df          bool
-	id          uint16
-	fragOff     int
-	more        bool
-	raw         []byte // L4 as it is, for fragments.
-	partial     bool
-	noCsum      bool // UDP without a checksum.
-	gso         int
-	sctp        []byte // Chunks; seq is the tag.
-	etherType   uint16
-	csumCorrect bool // After decode.
+	df        bool
+	id        uint16
+	fragOff   int
+	more      bool
+	raw       []byte // L4 as it is, for fragments.
+	partial   bool
+	noCsum    bool // UDP without a checksum.
+	gso       int
+	sctp      []byte // Chunks; seq is the tag.
+	etherType uint16
 }
 
 func (p pkt) String() string {

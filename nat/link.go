@@ -125,6 +125,7 @@ func (t *turn) forget(ns *neighbours, id uint16) {
 		}
 	}
 	ns.remove(id)
+	t.nat.generation++
 }
 
 // deliver addresses the frame at hand to an address on the link and returns
@@ -141,6 +142,10 @@ func (t *turn) deliverTo(l *link, id uint16) (path uint16, d dataplane.Drop) {
 	t.last.path, t.last.addr = l.path, l.neighbours.keys[id].addr
 	if n.mac != 0 {
 		setMACs(t.f.Bytes(), n.mac, l.mac)
+		t.last.fresh = n.confirmed + reachable
+		if n.fixed {
+			t.last.fresh = t.now + reachable
+		}
 		if t.now-n.confirmed > reachable && !n.fixed && int32(t.now-n.confirmed) > 0 {
 			t.probe(l, id)
 		}
@@ -162,6 +167,7 @@ func (t *turn) probe(l *link, id uint16) {
 	n.asked = t.now
 	if n.tries++; n.tries > maxTries {
 		n.mac, n.tries = 0, 1
+		t.nat.generation++
 		for n.waiting.n > 0 {
 			t.nat.waiting.take(&n.waiting, nil)
 			t.drop(dataplane.NoNeighbour, 1)
@@ -189,6 +195,9 @@ func (t *turn) heard(l *link, a addr, mac wire.MAC, create bool) {
 		return
 	}
 	n := &ns.list[id]
+	if n.mac != mac {
+		t.nat.generation++
+	}
 	n.mac, n.confirmed, n.tries = mac, t.now, 0
 	for n.waiting.n > 0 {
 		f := t.spare()

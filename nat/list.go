@@ -191,7 +191,13 @@ func (n *NAT) RemoveHost(g *Gateway, a netip.Addr) int {
 		for q := &ns.list[id].waiting; q.n > 0; {
 			n.waiting.take(q, nil)
 		}
+		for f := range ns.hop {
+			if ns.hop[f] == id {
+				ns.hop[f] = 0
+			}
+		}
 		ns.remove(id)
+		n.generation++
 	}
 	return ended
 }

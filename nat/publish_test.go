@@ -129,7 +129,7 @@ func TestPublicationsThatAreRefused(t *testing.T) {
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 		}
-		if tt.want == ErrInUse && !strings.Contains(err.Error(), "first") {
+		if errors.Is(tt.want, ErrInUse) && !strings.Contains(err.Error(), "first") {
 			t.Errorf("%s: %v doesn't name the owner", tt.name, err)
 		}
 	}

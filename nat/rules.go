@@ -249,6 +249,7 @@ func (u *Uplink) Configure(c UplinkConfig) error {
 	u.mac, u.mtu, u.subnets, u.own = fresh.mac, fresh.mtu, fresh.subnets, fresh.own
 	u.nextHop, u.quiet, u.announce = fresh.nextHop, fresh.quiet, announcements
 	u.neighbours.hop = [2]uint16{}
+	n.generation++
 	u.config = fresh.config
 	err := n.lend(u)
 	n.mu.Unlock()
@@ -377,6 +378,7 @@ func (n *NAT) AddMasquerade(c MasqueradeConfig) (RuleID, error) {
 			}
 		}
 	}
+	n.generation++
 	c.Gateway.masquerade = masquerade{
 		uplink: c.Uplink, rule: uint16(id), shared: c.DependentMapping, open: c.OpenFiltering, plain6: c.RouteIPv6,
 	}
@@ -547,6 +549,7 @@ func (n *NAT) RemoveRule(id RuleID) error {
 		r.gateway.masquerade = masquerade{}
 	}
 	n.fragments.reset()
+	n.generation++
 	n.mu.Unlock()
 	if published {
 		n.paint()

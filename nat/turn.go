@@ -21,6 +21,7 @@ const maxNesting = 2
 // worker is what one worker has to itself.
 type worker struct {
 	turns [maxNesting]turn
+	flows [maxFlows]flow
 	depth int           // How many of turns are in use.
 	stray atomic.Uint64 // Frames in a loop.
 	tick  dataplane.Batch
@@ -37,6 +38,10 @@ type turn struct {
 	p   packet           // Its packet.
 	now uint32           // Tick.
 
+	flows  *[maxFlows]flow // The worker's.
+	missed int             // Frames of the last batch that no short cut served.
+	primed uint32          // See prime.
+
 	masks   [maxPaths]uint64 // The frames for a path.
 	touched [dataplane.BatchSize]uint16
 	paths   int // How many of touched are valid.
@@ -50,8 +55,9 @@ type turn struct {
 	done  [2]rewrite
 	dones int
 	last  struct { // Where it was delivered.
-		path uint16
-		addr addr
+		path  uint16
+		addr  addr
+		fresh uint32 // Until when its MAC is believed.
 	}
 }
 

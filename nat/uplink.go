@@ -104,10 +104,15 @@ func (u *Uplink) Push(b *dataplane.Batch) {
 	if t == nil {
 		return
 	}
+	t.prime(&u.link, u)
 	ignored := 0
 	for s := b.Sel; s != 0; s &= s - 1 {
 		i := dataplane.First(s)
 		t.f = &b.Frames[i]
+		if path := t.quick(&u.link); path != 0 {
+			t.send(i, path)
+			continue
+		}
 		path, d := t.fromOutside(u)
 		switch {
 		case d != dataplane.None:
@@ -183,10 +188,10 @@ func (t *turn) inboundOther(u *Uplink) (uint16, dataplane.Drop) {
 func (t *turn) inboundPacket(u *Uplink, ext uint16, again bool) (uint16, dataplane.Drop) {
 	p, tb := &t.p, &t.nat.table
 	sport := p.sport
-	switch {
-	case p.class == unported:
+	switch p.class {
+	case unported:
 		return 0, u.foreign(dataplane.ProtoUnsupported)
-	case p.class == icmp:
+	case icmp:
 		switch {
 		case p.isError:
 			return t.errorIn(u, ext, again)
@@ -223,6 +228,7 @@ func (t *turn) inboundPacket(u *Uplink, ext uint16, again bool) (uint16, datapla
 // inboundConn handles the packet at hand of a connection.
 func (t *turn) inboundConn(u *Uplink, id uint32, again bool) (uint16, dataplane.Drop) {
 	p, n := &t.p, t.nat
+	t.missed++
 	c := &n.table.conns[id]
 	g := n.gateways[n.table.hosts.list[c.host].net]
 	if !again && p.ttl <= 1 {
@@ -252,5 +258,9 @@ func (t *turn) inboundConn(u *Uplink, id uint32, again bool) (uint16, dataplane.
 	}
 	t.done[t.dones&1] = r
 	t.dones++
-	return t.deliver(&g.link, c.in)
+	path, d := t.deliver(&g.link, c.in)
+	if path != 0 && !again {
+		t.remember(&u.link, path, id, &r, g.mtu)
+	}
+	return path, d
 }
