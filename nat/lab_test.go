@@ -470,7 +470,7 @@ func (p *pkt) decodeIP(t testing.TB, data []byte, l *wire.Layers) {
 		p.noCsum = b[6] == 0 && b[7] == 0
 	case wire.ProtoICMP, wire.ProtoICMPv6:
 		p.icmpType, p.code, p.word = b[0], b[1], binary.BigEndian.Uint32(b[4:])
-		p.payload = b[8:]
+		p.payload, field = b[8:], wire.ICMPCsumOff
 		if wire.IsEcho(p.icmpType, l.V6) {
 			p.sport = binary.BigEndian.Uint16(b[4:])
 		}
