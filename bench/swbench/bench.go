@@ -57,6 +57,9 @@ func run(ctx context.Context, opts options, stderr io.Writer) (res *Result, err 
 		return nil, err
 	}
 	b.cubic = needsCubic()
+	if m := b.result.Machine; m.Load > float64(m.CPUs)/4 {
+		b.progress.show(fmt.Sprintf("warning: the machine is busy (load %.2f): figures will be noisy\n", m.Load))
+	}
 	if b.lab, err = lab.Open(); err != nil {
 		return nil, err
 	}
