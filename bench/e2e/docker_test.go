@@ -15,15 +15,6 @@ import (
 	"heddle/ctl/api"
 )
 
-// What containers and namespaces serve to each other.
-const hello = "hello from httpd\n"
-
-var served = func() map[string][]byte {
-	big := make([]byte, 4<<20)
-	_, _ = rand.NewChaCha8(seed).Read(big) // It never fails.
-	return map[string][]byte{"hello": []byte(hello), "big": big}
-}()
-
 // A container of a real Docker engine, run with --network none, gets a port by
 // its name, and keeps it by that name from one start to the next:
 //
@@ -33,8 +24,13 @@ func TestDocker(t *testing.T) {
 	dir := useEngine(t)
 	w := newWorld(t)
 	e := w.startEngine(dir)
-	e.importImage(served)
-	d := &dockerWorld{world: w, engine: e, plain: w.add(onTAP), web: &station{name: "web", ip4: "198.18.0.100", ip6: "2001:db8::100"}}
+	d := &dockerWorld{
+		world: w, engine: e, plain: w.add(onTAP),
+		web:   &station{name: "web", ip4: "198.18.0.100", ip6: "2001:db8::100"},
+		files: map[string][]byte{"small": []byte("hello\n"), "big": make([]byte, 4<<20)},
+	}
+	_, _ = rand.NewChaCha8(seed).Read(d.files["big"]) // It never fails.
+	e.importImage(d.files)
 	d.serve(d.plain)
 	before := d.kept()
 
@@ -66,8 +62,9 @@ func TestDocker(t *testing.T) {
 type dockerWorld struct {
 	*world
 	engine *engine
-	plain  *station // A namespace without an engine.
-	web    *station // The container; its namespace is not the lab's.
+	plain  *station          // A namespace without an engine.
+	web    *station          // The container; its namespace is not the lab's.
+	files  map[string][]byte // What the httpd of each serves.
 }
 
 // on is the same world for a subtest.
@@ -136,7 +133,7 @@ func (d *dockerWorld) stopAndStart(t *testing.T) {
 	d.transfer()
 	d.engine.docker("restart", "--time", "0", "web")
 	d.Eventually(10*time.Second, "web answers after docker restart", func() error {
-		return d.fetch(d.web.ip4, "hello")
+		return d.fetch(d.web.ip4, "small")
 	})
 	d.transfer()
 	if p := d.port(d.web); p.MAC != mac || p.State != api.StateUp {
@@ -160,15 +157,16 @@ func (d *dockerWorld) refused(t *testing.T) {
 	d.engine.docker("create", "--name", "created", "--network", "none", image, "busybox", "sleep", "60")
 	d.engine.docker("run", "--detach", "--name", "host", "--network", "host", image, "busybox", "sleep", "60")
 	d.engine.docker("run", "--detach", "--name", "shared", "--network", "container:web", image, "busybox", "sleep", "60")
-	for name, says := range map[string]string{
-		"created": "container is not running",
-		"host":    "--network none",
-		"shared":  "add the port to that one",
-		"nobody":  "no such container",
-	} {
+	advice := []string{"start it first", "run it with --network none", "add the port to that one", "no such container"}
+	for i, name := range []string{"created", "host", "shared", "nobody"} {
 		out, err := d.swd.Swctl(d.Context(), "port", "add", "refused", "--network", network, "--container", name)
-		if err != nil || out.Code != 1 || !strings.Contains(out.Stderr, "container "+name) || !strings.Contains(out.Stderr, says) {
+		if err != nil || out.Code != 1 || !strings.Contains(out.Stderr, "container "+name) {
 			t.Errorf("%s: code %d, %v, stderr %q", name, out.Code, err, out.Stderr)
+		}
+		for j, says := range advice {
+			if strings.Contains(out.Stderr, says) != (i == j) {
+				t.Errorf("%s: of %q, only %q fits: %q", name, advice, advice[i], out.Stderr)
+			}
 		}
 	}
 	d.engine.docker("rm", "--force", "created", "host", "shared")
@@ -187,7 +185,7 @@ func (d *dockerWorld) serve(s *station) {
 	d.Helper()
 	dir := filepath.Join(d.Dir(), "www")
 	d.NoError(os.Mkdir(dir, 0o700))
-	for name, content := range served {
+	for name, content := range d.files {
 		d.NoError(os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
 	_, err := s.ns.Start("busybox", "httpd", "-f", "-p", "80", "-h", dir)
@@ -203,7 +201,7 @@ func (d *dockerWorld) transfer() {
 	}
 	for _, address := range []string{d.plain.ip4, "[" + d.plain.ip6 + "]"} {
 		got := d.engine.docker("exec", "web", "busybox", "wget", "-q", "-O", "-", "http://"+address+"/big")
-		if got != string(served["big"]) {
+		if got != string(d.files["big"]) {
 			d.Errorf("the container got %d bytes from %s, and not those that were sent", len(got), address)
 		}
 	}
@@ -214,7 +212,7 @@ func (d *dockerWorld) fetch(address, name string) error {
 	ctx, cancel := context.WithTimeout(d.Context(), 20*time.Second)
 	defer cancel()
 	out, err := d.plain.ns.Run(ctx, "curl", "--silent", "--show-error", "--fail", "--max-time", "10", "http://"+address+"/"+name)
-	if err == nil && out.Stdout != string(served[name]) {
+	if err == nil && out.Stdout != string(d.files[name]) {
 		err = fmt.Errorf("%d bytes came from %s, and not those that were sent", len(out.Stdout), address)
 	}
 	return err

@@ -188,7 +188,7 @@ func (e *engine) importImage(files map[string][]byte) {
 func (e *engine) end() error {
 	var errs []error
 	if e.dockerd != nil {
-		errs = append(errs, e.removeContainers(), e.dockerd.Stop())
+		errs = append(errs, e.removeContainers(), e.stop())
 	}
 	left, err := processesOf(e.group)
 	if len(left) > 0 {
@@ -200,6 +200,15 @@ func (e *engine) end() error {
 		errs = append(errs, fmt.Errorf("leak: mounts below %s", e.dir))
 	}
 	return errors.Join(append(errs, err)...)
+}
+
+// stop ends dockerd, which gives its containerd up to 15 s.
+func (e *engine) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := e.dockerd.Signal(syscall.SIGTERM)
+	_, errWait := e.dockerd.Wait(ctx)
+	return errors.Join(err, errWait)
 }
 
 func (e *engine) removeContainers() error {

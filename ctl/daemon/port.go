@@ -300,8 +300,6 @@ func hostFailure(err error) error {
 		return f.withHint("start Docker or podman, or name the namespace with --netns or --pid")
 	case errors.Is(err, attach.ErrDefaultRoute):
 		return f.withHint("leave --default-route out, or remove the other route")
-	case errors.Is(err, attach.ErrSharedNetwork):
-		return f.withHint("start the container with --network none")
 	}
 	return f
 }
