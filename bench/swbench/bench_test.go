@@ -205,6 +205,24 @@ func TestUnaccountedIsRefused(t *testing.T) {
 	}
 }
 
+// What is recorded must work in another clone.
+func TestOwnPathIsRelative(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ dir, want string }{
+		{filepath.Dir(self), "./" + filepath.Base(self)},
+		{filepath.Dir(filepath.Dir(self)), filepath.Join(filepath.Base(filepath.Dir(self)), filepath.Base(self))},
+		{t.TempDir(), self},
+	} {
+		t.Chdir(c.dir)
+		if got, err := ownPath(); err != nil || got != c.want {
+			t.Errorf("in %s: %q, %v, want %q", c.dir, got, err, c.want)
+		}
+	}
+}
+
 func TestBadUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"--rows", "tcp-99"}, {"--contenders", "switch"}, {"--runs", "0"}, {"--seconds", "0"},

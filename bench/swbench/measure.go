@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -278,7 +277,7 @@ func latencyUnderLoad(ctx context.Context, b *bench, p *baseline.Path) (measurem
 func smallFrames(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
 	defer cancel()
-	self, err := os.Executable()
+	self, err := ownPath()
 	if err != nil {
 		return measurement{}, err
 	}

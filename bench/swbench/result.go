@@ -92,10 +92,14 @@ func (s *Samples) sum() {
 }
 
 func newResult(ctx context.Context, opts options) *Result {
+	command := slices.Clone(os.Args)
+	if self, err := ownPath(); err == nil {
+		command[0] = self
+	}
 	return &Result{
 		Started: time.Now().UTC(),
 		Machine: thisMachine(ctx),
-		Command: os.Args,
+		Command: command,
 		Options: opts,
 		Errors:  []string{},
 	}
