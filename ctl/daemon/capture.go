@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	"heddle/ctl/filter"
 	"heddle/dataplane"
 	"heddle/dataplane/capture"
 )
@@ -125,7 +126,7 @@ type captureRequest struct {
 	count         uint64 // Frames after which it ends.
 	snaplen       int    // Bytes of a frame that are written; 0 means all.
 	expr          string
-	filter        *captureFilter
+	filter        *filter.Filter
 }
 
 func parseCapture(r *http.Request) (c captureRequest, err error) {
@@ -152,7 +153,7 @@ func parseCapture(r *http.Request) (c captureRequest, err error) {
 		}
 		c.snaplen = int(n)
 	}
-	if c.filter, err = compileFilter(c.expr); err != nil {
+	if c.filter, err = filter.Compile(c.expr); err != nil {
 		return c, fail(http.StatusBadRequest, "%w", err)
 	}
 	return c, nil
@@ -184,7 +185,7 @@ func (d *Daemon) getCapture(w http.ResponseWriter, r *http.Request) {
 func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req captureRequest) error {
 	snap := req.snaplen
 	if snap != 0 && req.filter != nil {
-		snap = max(snap, filterBytes)
+		snap = max(snap, filter.Bytes)
 	}
 	c, err := capture.New(capture.Config{Workers: d.engine.Workers(), SnapLen: snap})
 	if err != nil {

@@ -235,3 +235,12 @@ func TestCaptureRefusals(t *testing.T) {
 		t.Error("captures are left")
 	}
 }
+
+// frameTCP80 is 54 bytes from 198.18.0.1:1000 to 198.18.0.2:80.
+func frameTCP80() []byte {
+	b := make([]byte, 54)
+	copy(b, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45})
+	b[23] = 6
+	copy(b[26:], []byte{198, 18, 0, 1, 198, 18, 0, 2, 1000 >> 8, 1000 & 0xff, 0, 80})
+	return b
+}

@@ -116,7 +116,7 @@ func (p *pcapng) face(name string, dir capture.Direction) (int, error) {
 
 // record writes a frame if the filter selects it and more are wanted.
 func (p *pcapng) record(rec capture.Record) error {
-	if p.left == 0 || !p.req.filter.match(rec.Data, rec.Len) {
+	if p.left == 0 || !p.req.filter.Match(rec.Data, rec.Len) {
 		return nil
 	}
 	id, err := p.face(p.t.name(rec.Port), rec.Dir)
