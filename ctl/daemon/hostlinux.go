@@ -92,11 +92,30 @@ func (m *machine) namespace(ctx context.Context, p *config.Port) (ns *attach.Nam
 	if err != nil {
 		return nil, err
 	}
-	// A number that a later process of the host has now must not lead here.
-	if p.PID != 0 && ns.Same(m.own) {
-		return nil, errors.Join(fmt.Errorf("process %d is in swd's own namespace: leave --pid out for a host port", p.PID), ns.Close())
+	// What names a container must not lead here, where the port would change
+	// the host's own addresses and routes: not the path of the host's
+	// namespace, not the number that a later process of the host has now.
+	if at := located(p); at != "" && ns.Same(m.own) {
+		return nil, errors.Join(fmt.Errorf("%s: %w: leave --%s out for a host port", ns, errOwn, at), ns.Close())
 	}
 	return ns, nil
+}
+
+// errOwn is returned where a spec that names a container's namespace leads to
+// swd's.
+var errOwn = errors.New("it is swd's own namespace")
+
+// located returns which of the spec's fields names a namespace, empty if none.
+func located(p *config.Port) string {
+	switch {
+	case p.NetNS != "":
+		return "netns"
+	case p.PID != 0:
+		return "pid"
+	case p.Container != "":
+		return "container"
+	}
+	return ""
 }
 
 // link is a device of this machine.
@@ -214,7 +233,7 @@ func (m *machine) discard(ctx context.Context, o order) error {
 	}
 	ns, err := m.namespace(ctx, &o.spec)
 	if err != nil {
-		if absent(err) || errors.Is(err, attach.ErrNoEngine) {
+		if absent(err) || errors.Is(err, attach.ErrNoEngine) || errors.Is(err, errOwn) {
 			return nil
 		}
 		return err
