@@ -129,8 +129,8 @@ func TestCapture(t *testing.T) {
 	await(t, "no capture is left", func() bool { return len(d.captures) == 0 })
 	d.change.Lock()
 	defer d.change.Unlock()
-	if len(d.tappings) != 0 {
-		t.Errorf("%d tappings", len(d.tappings))
+	if len(d.running) != 0 {
+		t.Errorf("%d captures", len(d.running))
 	}
 }
 

@@ -20,7 +20,7 @@ const captureComment = "Frames as they passed inside the switch: not yet segment
 type pcapng struct {
 	out     *streamWriter
 	ng      *pcapgo.NgWriter
-	t       *tapping
+	t       *activeCapture
 	req     captureRequest
 	base    time.Time // When the engine's clock was zero.
 	faces   map[face]int
@@ -36,8 +36,8 @@ type face struct {
 }
 
 // newPcapng writes the file's header, and the interfaces of the ports that are
-// tapped now.
-func newPcapng(d *Daemon, out *streamWriter, t *tapping, req captureRequest) (*pcapng, error) {
+// mirrored now.
+func newPcapng(d *Daemon, out *streamWriter, t *activeCapture, req captureRequest) (*pcapng, error) {
 	p := &pcapng{
 		out: out, t: t, req: req, left: req.count,
 		base:  time.Now().Add(-time.Duration(d.now())),

@@ -69,7 +69,7 @@ func (d *Daemon) checkPort(spec *config.Port) error {
 	if err := spec.ValidateOn(&n.spec); err != nil {
 		return err
 	}
-	if err := d.chooseIPs(spec, nil); err != nil {
+	if err := d.chooseIPs(spec, nil, nil); err != nil {
 		return err
 	}
 	return d.validateWith(config.Config{Ports: []config.Port{*spec}})
@@ -177,7 +177,7 @@ func (d *Daemon) openDevice(ctx context.Context, p *port) error {
 // static entries to the network; on failure to none of them.
 func (d *Daemon) attachDevice(p *port) error {
 	n := d.networks[p.spec.Network].live
-	outer := d.tapped(p)
+	outer := d.mirrored(p)
 	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu}); err != nil {
 		return err
 	}
