@@ -120,13 +120,14 @@ func located(p *config.Port) string {
 
 // link is a device of this machine.
 type link struct {
-	m       *machine
-	p       faulty
-	f       facts
-	ns      *attach.Namespace // Where the interface is.
-	silence io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
-	destroy func() error      // Removes the interface; nil for one that isn't Heddle's.
-	made    bool              // This swd made the interface, rather than to take it over.
+	m        *machine
+	p        faulty
+	f        facts
+	ns       *attach.Namespace // Where the interface is.
+	silence  io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
+	offloads io.Closer         // Keeps offloads off; nil where they are as they were.
+	destroy  func() error      // Removes the interface; nil for one that isn't Heddle's.
+	made     bool              // This swd made the interface, rather than to take it over.
 }
 
 // faulty is a port that can tell why it carries no frames.
@@ -158,6 +159,9 @@ func (l *link) letGo() error {
 	var errs []error
 	if l.p != nil {
 		errs = append(errs, l.p.Close())
+	}
+	if l.offloads != nil {
+		errs = append(errs, l.offloads.Close())
 	}
 	if l.silence != nil {
 		errs = append(errs, l.silence.Close())
@@ -343,7 +347,10 @@ func (l *link) openPacket(o order) error {
 		err = l.hush(l.ns, name)
 	}
 	if err == nil {
-		err = l.m.step("offloads", func() error { return l.ns.LimitOffloads(name) })
+		err = l.m.step("offloads", func() (err error) {
+			l.offloads, err = l.ns.LimitOffloads(name)
+			return err
+		})
 	}
 	if err == nil {
 		err = l.openSocket(l.ns, packet.Config{Interface: name, Workers: o.workers, Promiscuous: true})
