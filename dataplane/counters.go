@@ -22,8 +22,9 @@ type paddedTally struct {
 }
 
 // Counters counts what passed a port, seen from Heddle: rx came in by the
-// port, tx went out by it. A GSO frame counts as one frame of all its bytes.
-// Each worker adds to its own share; the sums are taken when they are read.
+// port, tx went out by it. A GSO frame counts as one frame of all its bytes, also
+// where the port cuts it. Each worker adds to its own share; the sums are taken
+// when they are read.
 type Counters struct {
 	perWorker []paddedTally
 }

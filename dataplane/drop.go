@@ -1,7 +1,7 @@
 package dataplane
 
 // Drop is the reason why a frame went no further. Each has a counter per port
-// (Counters.Drops), a name that `swctl drops` prints, and a line in
+// (Totals.Drops), a name that `swctl drops` prints, and a line in
 // docs/DROPS.md.
 type Drop uint8
 

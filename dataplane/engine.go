@@ -16,6 +16,8 @@ const MaxWorkers = 64
 // ErrPortID is returned for a PortID that is 0, too high, or taken.
 var ErrPortID = errors.New("port id not free")
 
+var errStopped = errors.New("the engine has stopped")
+
 // Config is what an Engine is made from.
 type Config struct {
 	// Workers is the number of threads, 1 to MaxWorkers.
@@ -149,10 +151,6 @@ func (e *Engine) Swap(id PortID, p Port) error {
 		if s.port == nil {
 			return fmt.Errorf("engine: swap port %d: %w", id, ErrPortID)
 		}
-		if s.fd >= 0 && s.fd == p.FD(i) && s.dead < deadEvents {
-			w.sources[id].port = p
-			return nil
-		}
 		return w.set(i, id, p, s.sink)
 	})
 }
@@ -207,18 +205,14 @@ func (e *Engine) Round(now int64) int {
 	return frames
 }
 
-// Activity is what the workers have done since Start, for metrics.
-type Activity struct {
-	Rounds uint64 // Turns of the loop.
-}
-
-// Activity adds up the workers' counters. Anybody may call it.
-func (e *Engine) Activity() Activity {
-	var a Activity
+// Rounds returns how many turns the workers' loops have made since Start.
+// Anybody may call it.
+func (e *Engine) Rounds() uint64 {
+	var n uint64
 	for _, w := range e.workers {
-		a.Rounds += w.rounds.Load()
+		n += w.rounds.Load()
 	}
-	return a
+	return n
 }
 
 // Stop lets every worker drain what has arrived, ends the threads and waits

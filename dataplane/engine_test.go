@@ -236,10 +236,13 @@ func TestStopDrainsWhatHasArrived(t *testing.T) {
 	e := startEngine(t, 1)
 	p, c := newPipePort(t), newCollector()
 	attach(t, e, 1, p, c)
-	blocked := make(chan struct{})
-	go e.Do(func(int) { <-blocked })
+	// The frames arrive while the worker is held up; it is told to stop at once
+	// when it goes on.
+	held, goOn := make(chan struct{}), make(chan struct{})
+	go e.Do(func(int) { close(held); <-goOn })
+	<-held
 	p.send(t, 0, 200)
-	close(blocked)
+	close(goOn)
 	e.Stop()
 	if len(c.got) != 200 {
 		t.Errorf("%d of 200 frames passed before the end", len(c.got))
@@ -247,6 +250,9 @@ func TestStopDrainsWhatHasArrived(t *testing.T) {
 	e.Stop()
 	if err := e.Start(); err == nil {
 		t.Error("a stopped engine started again")
+	}
+	if err := e.Attach(2, p, c); err == nil {
+		t.Error("a stopped engine took a port")
 	}
 }
 

@@ -21,8 +21,8 @@ type Port interface {
 	Pull(b *Batch)
 
 	// Push sends the frames that b.Sel selects, in order. It counts those that
-	// it sent as tx, and the others as drops, of this port. The frames are the caller's
-	// again when it returns. It may write to a selected frame's headroom, and
+	// it sent as tx, and the others as drops, of this port. The frames are the
+	// caller's again when it returns. It may write to a selected frame's headroom, and
 	// may settle what the frame owes in place (complete a checksum) as long as
 	// Frame.Owes says so afterwards; it changes nothing else.
 	Push(b *Batch)

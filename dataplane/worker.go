@@ -9,7 +9,7 @@ import (
 
 const (
 	// pullsPerRound bounds what one port may take of a round: a port that
-	// always has more waits for the iss after 256 small frames or 512 KB.
+	// always has more waits for the others after 256 small frames or 512 KB.
 	pullsPerRound = 4
 	// deadEvents is how many rounds in a row a descriptor may report an error
 	// while its port has nothing, before it is muted: epoll would report it
@@ -139,14 +139,14 @@ func (w *worker) serve() {
 	}
 }
 
-// set makes port what the worker pulls id from; nil for none. It runs on the
-// worker's thread, or on any before it starts.
+// set makes port what the worker pulls id from. It runs on the worker's thread,
+// or on any before it starts.
 func (w *worker) set(index int, id PortID, port Port, sink Sink) error {
+	if w.stop {
+		return errStopped
+	}
 	s := &w.sources[id]
 	w.clear(id)
-	if port == nil {
-		return nil
-	}
 	fd := port.FD(index)
 	if fd < 0 {
 		w.polled = append(w.polled, id)

@@ -28,6 +28,16 @@ type pkg struct {
 	Deps       []string
 }
 
+// imports tells whether the package imports a package of a library.
+func (p pkg) imports(library string) bool {
+	return slices.ContainsFunc(p.Imports, func(imp string) bool { return within(imp, library) })
+}
+
+// within tells whether an import path is a library or below it.
+func within(imp, library string) bool {
+	return imp == library || strings.HasPrefix(imp, library+"/")
+}
+
 // rule is a row of the floors table.
 type rule struct {
 	floor     string
@@ -137,7 +147,7 @@ func TestImportsGoDownTheFloors(t *testing.T) {
 		}
 		for _, imp := range p.Imports {
 			if external(imp) {
-				if !slices.ContainsFunc(r.libs, func(l string) bool { return imp == l || strings.HasPrefix(imp, l+"/") }) {
+				if !slices.ContainsFunc(r.libs, func(l string) bool { return within(imp, l) }) {
 					t.Errorf("%s imports the library %s, which its floor has not", path, imp)
 				}
 				continue
@@ -149,6 +159,25 @@ func TestImportsGoDownTheFloors(t *testing.T) {
 			below, _ := lookup(rules, inner)
 			if !slices.Contains(r.may, inner) && !slices.Contains(r.may, below.floor) {
 				t.Errorf("%s (floor %s) imports %s (floor %s)", path, r.floor, inner, below.floor)
+			}
+		}
+	}
+}
+
+// TestEveryLibraryOfAFloorIsUsed: what a row allows and nobody imports is a
+// door that stands open for no reason.
+func TestEveryLibraryOfAFloorIsUsed(t *testing.T) {
+	pkgs := listPackages(t)
+	for _, row := range readTable(t, "ARCHITECTURE.md", "floor") {
+		for _, lib := range list(row[3]) {
+			if lib == "any" {
+				continue
+			}
+			used := slices.ContainsFunc(pkgs, func(p pkg) bool {
+				return slices.Contains(list(row[1]), strings.TrimPrefix(p.ImportPath, module)) && p.imports(lib)
+			})
+			if !used {
+				t.Errorf("%s may import %s, and doesn't", row[1], lib)
 			}
 		}
 	}

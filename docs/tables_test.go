@@ -47,6 +47,23 @@ func TestEveryDependencyHasItsJob(t *testing.T) {
 	}
 }
 
+// TestDependenciesAreWhereThePageSays: a package that the page names beside a
+// module imports it.
+func TestDependenciesAreWhereThePageSays(t *testing.T) {
+	pkgs := map[string]pkg{}
+	for _, p := range listPackages(t) {
+		pkgs[strings.TrimPrefix(p.ImportPath, module)] = p
+	}
+	for _, row := range readTable(t, "DEPENDENCIES.md", "module") {
+		lib := strings.Trim(row[0], "`")
+		for word := range strings.FieldsFuncSeq(row[2], func(r rune) bool { return strings.ContainsRune(" ,;", r) }) {
+			if p, ok := pkgs[word]; ok && !p.imports(lib) {
+				t.Errorf("DEPENDENCIES.md says that %s uses %s, and it doesn't", word, lib)
+			}
+		}
+	}
+}
+
 func TestPagesThatAreLinkedExist(t *testing.T) {
 	pages, err := os.ReadDir(".")
 	if err != nil {

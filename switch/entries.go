@@ -11,27 +11,28 @@ import (
 
 // Entry is where a MAC is.
 type Entry struct {
-	MAC    wire.MAC
-	Port   dataplane.PortID
-	Static bool
+	Network *Network
+	MAC     wire.MAC
+	Port    dataplane.PortID
+	Static  bool
 	// Age is the time since the MAC was last seen, in whole seconds; 0 for a
 	// static entry.
 	Age time.Duration
 }
 
-// Entries returns the network's entries that have not aged at the time now
-// (Engine.Now), in no order. Those that are there all the while come exactly
-// once; those that come or go meanwhile, once or not at all, and a station
-// that moves, once. Workers go on: the FDB is read in bounded pieces, and the
-// loop's body runs between them. A pass reads the whole table, 20 MB at the
-// default size.
-func (n *Network) Entries(now int64) iter.Seq[Entry] {
-	t := &n.sw.fdb
+// Entries returns the entries of all networks that have not aged at the time
+// now (Batch.Now's clock), in no order. Those that are there all the while come
+// exactly once; those that come or go meanwhile, once or not at all, and a
+// station that moves, once. Workers go on: the FDB is read in bounded pieces,
+// and the loop's body runs between them. A pass reads the whole table, 20 MB at
+// the default size.
+func (s *Switch) Entries(now int64) iter.Seq[Entry] {
+	t := &s.fdb
 	return func(yield func(Entry) bool) {
 		buf := make([]Entry, 0, scanCells+probeLimit)
 		for from := 0; from < len(t.cells); {
 			buf = buf[:0]
-			from = t.scan(n, from, now, &buf)
+			from = t.scan(from, now, &buf)
 			for _, e := range buf {
 				if !yield(e) {
 					return
@@ -41,13 +42,12 @@ func (n *Network) Entries(now int64) iter.Seq[Entry] {
 	}
 }
 
-// scan appends the live entries of n in at least scanCells cells to buf and returns
+// scan appends the live entries in at least scanCells cells to buf and returns
 // where to go on: behind a free cell. An entry behind that has its home there
 // too, so no removal shifts it to where the scan has been.
-func (t *fdb) scan(n *Network, from int, now int64, buf *[]Entry) int {
+func (t *fdb) scan(from int, now int64, buf *[]Entry) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	ageing := n.view.Load().ageing
 	sec := second(now)
 	for i := from; i < len(t.cells); i++ {
 		key := t.cells[i].key.Load()
@@ -57,20 +57,22 @@ func (t *fdb) scan(n *Network, from int, now int64, buf *[]Entry) int {
 			}
 			continue
 		}
-		if uint16(key) != n.index {
-			continue
-		}
 		v := value(t.cells[i].val.Load())
-		if !v.live(sec, ageing) {
-			continue
+		n := t.ports[v.port()].net
+		if v.live(sec, n.view.Load().ageing) {
+			*buf = append(*buf, newEntry(n, wire.MAC(key>>16), v, sec))
 		}
-		e := Entry{MAC: wire.MAC(key >> 16), Port: v.port(), Static: v.static()}
-		if seen := v.seen(); seen < sec {
-			e.Age = time.Duration(sec-seen) * time.Second
-		}
-		*buf = append(*buf, e)
 	}
 	return len(t.cells)
+}
+
+// newEntry is what a value says at the second sec.
+func newEntry(n *Network, mac wire.MAC, v value, sec uint32) Entry {
+	e := Entry{Network: n, MAC: mac, Port: v.port(), Static: v.static()}
+	if seen := v.seen(); seen < sec {
+		e.Age = time.Duration(sec-seen) * time.Second
+	}
+	return e
 }
 
 // Lookup returns the entry of a MAC, if it has one that has not aged at the
@@ -82,11 +84,7 @@ func (n *Network) Lookup(mac wire.MAC, now int64) (Entry, bool) {
 	if v == 0 || !v.live(sec, n.view.Load().ageing) {
 		return Entry{}, false
 	}
-	e := Entry{MAC: mac, Port: v.port(), Static: v.static()}
-	if seen := v.seen(); seen < sec {
-		e.Age = time.Duration(sec-seen) * time.Second
-	}
-	return e, true
+	return newEntry(n, mac, v, sec), true
 }
 
 // AddStatic makes an entry that never ages and never moves: frames to mac go

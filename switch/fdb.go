@@ -110,9 +110,9 @@ type cell struct {
 	val atomic.Uint64 // value
 }
 
-// gone is the key of a cell between two owners; it is nobody's, as the MAC 0
-// is never learnt.
-const gone = 1
+// gone is the key of a cell between two owners. No network has its index, so
+// that nobody looks it up.
+const gone = MaxNetworks
 
 // keyOf makes a key of eight bytes of a frame that begin with a MAC.
 func keyOf(eight uint64, network uint16) uint64 { return eight&^0xffff | uint64(network) }

@@ -140,7 +140,7 @@ func TestWorkersAndControlTogether(t *testing.T) {
 			_ = n.SetMTU(id, 1400+i%100)
 			_ = n.Configure(NetworkConfig{Ageing: time.Duration(1+i%3) * time.Second, MaxMACs: 300 + i%300})
 			_ = n.Attach(9, extra, PortConfig{})
-			for range n.Entries(at) {
+			for range sw.Entries(at) {
 			}
 			_ = n.Detach(9)
 			sw.TakeFlaps(events)

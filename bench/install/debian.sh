@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring Heddle need and this machine
 # lacks: Debian packages, and the linter at the version given as $1 into the
-# folder given as $2. What is there already is left alone.
+# folder given as $2, and Docker's engine there too. What is there already is
+# left alone.
 set -euo pipefail
 lint_version=$1 bin=$2
 
@@ -23,6 +24,26 @@ if [ ${#missing[@]} -gt 0 ]; then
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# Docker's engine, for the tests only. It is unpacked and not installed: the
+# package would start an engine here, which changes the machine's firewall.
+docker=$bin/docker
+packages=(busybox-static)
+command -v dockerd >/dev/null || packages+=(docker.io containerd runc libdevmapper1.02.1 libseccomp2)
+
+if [ ! -e "$docker/bin/busybox" ] || [ ${#packages[@]} -gt 1 ] && [ ! -e "$docker/usr/sbin/dockerd" ]; then
+	echo "unpacking ${packages[*]} into $docker"
+	mkdir -p "$bin"
+	download=$(mktemp -d "$bin/download.XXXXXX")
+	trap 'rm -rf "$download"' EXIT
+	apt-get update -qq
+	(cd "$download" && apt-get download -qq -o APT::Sandbox::User=root "${packages[@]}")
+	for package in "$download"/*.deb; do
+		dpkg-deb -x "$package" "$download/root"
+	done
+	rm -rf "$docker"
+	mv "$download/root" "$docker"
 fi
 
 if ! "$bin/golangci-lint" version 2>/dev/null | grep -qF "${lint_version#v}"; then

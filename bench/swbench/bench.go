@@ -57,6 +57,9 @@ func run(ctx context.Context, opts options, stderr io.Writer) (res *Result, err 
 		return nil, err
 	}
 	b.cubic = needsCubic()
+	if m := b.result.Machine; m.Load > float64(m.CPUs)/4 {
+		b.progress.show(fmt.Sprintf("warning: the machine is busy (load %.2f): figures will be noisy\n", m.Load))
+	}
 	if b.lab, err = lab.Open(); err != nil {
 		return nil, err
 	}
@@ -127,14 +130,42 @@ func (b *bench) binaries() (lab.Binaries, error) {
 	if b.opts.bin.Swd != "" {
 		return b.opts.bin, nil
 	}
-	if self, err := os.Executable(); err == nil {
-		dir := filepath.Dir(self)
-		beside := lab.Binaries{Swd: filepath.Join(dir, "swd"), Swctl: filepath.Join(dir, "swctl")}
-		if exists(beside.Swd) && exists(beside.Swctl) {
-			return beside, nil
-		}
+	self, err := ownPath()
+	if err != nil {
+		return lab.Binaries{}, err
+	}
+	dir := filepath.Dir(self)
+	beside := lab.Binaries{Swd: besidePath(dir, "swd"), Swctl: besidePath(dir, "swctl")}
+	if exists(beside.Swd) && exists(beside.Swctl) {
+		return beside, nil
 	}
 	return lab.Build()
+}
+
+// ownPath returns where this program is, relative to the working directory
+// where it is below it: recorded commands shall work in another clone.
+func ownPath() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding swbench itself: %w", err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding swbench itself: %w", err)
+	}
+	if below, err := filepath.Rel(here, self); err == nil && filepath.IsLocal(below) {
+		return besidePath(filepath.Split(below)), nil
+	}
+	return self, nil
+}
+
+// besidePath joins a directory and a name such that the result is never looked
+// up in PATH.
+func besidePath(dir, name string) string {
+	if path := filepath.Join(dir, name); strings.Contains(path, "/") {
+		return path
+	}
+	return "./" + name
 }
 
 func exists(path string) bool {

@@ -45,7 +45,8 @@ func TestSamples(t *testing.T) {
 }
 
 // made returns a result of two rounds: bridge 10 and 20, swd-tap 15 and 18.
-func made() *Result {
+func made(t *testing.T) *Result {
+	t.Helper()
 	r := &Result{
 		Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Machine: Machine{CPU: "a <CPU>", Commit: "abc"},
@@ -58,9 +59,18 @@ func made() *Result {
 			r.add(round, row, name, measurement{values: []float64{v}}, nil, []string{"iperf3 …"})
 		}
 	}
-	r.add(0, allRows()[6], "swd-tap", measurement{values: []float64{0, 70}}, nil, nil)
+	r.add(0, rowNamed(t, "idle"), "swd-tap", measurement{values: []float64{0, 70}}, nil, nil)
 	r.finish()
 	return r
+}
+
+func rowNamed(t *testing.T, name string) Row {
+	t.Helper()
+	rows := chosen([]string{name})
+	if len(rows) != 1 {
+		t.Fatalf("there are %d rows %s", len(rows), name)
+	}
+	return rows[0]
 }
 
 func TestJudge(t *testing.T) {
@@ -69,7 +79,7 @@ func TestJudge(t *testing.T) {
 		{Figure: "idle CPU", Contender: "swd-tap", Bound: 0.5, Lower: true, Met: true},
 		{Figure: "idle RSS", Contender: "swd-tap", Value: 70, Min: 70, Max: 70, Bound: 60, Lower: true, Met: false},
 	}
-	got := made().Targets
+	got := made(t).Targets
 	if len(got) != len(want) {
 		t.Fatalf("%+v", got)
 	}
@@ -84,12 +94,28 @@ func TestJudge(t *testing.T) {
 // widest there can be.
 func TestJudgeWithoutPairs(t *testing.T) {
 	m := &Measured{By: map[string]*Samples{"x": newSamples([]float64{2, 4}), "y": newSamples([]float64{1, 2, 3})}}
-	v, ok := target{contender: "x", against: "y", bound: 2}.judge(m)
+	v, ok := target{contender: "x", against: "y", bound: 2}.judge([]*Measured{m})
 	if !ok || v.Value != 1.5 || v.Min != 2.0/3 || v.Max != 4 || v.Met {
 		t.Errorf("%+v, %v", v, ok)
 	}
-	if _, ok := (target{contender: "x", against: "z"}).judge(m); ok {
+	if _, ok := (target{contender: "x", against: "z"}).judge([]*Measured{m}); ok {
 		t.Error("judged against what was not measured")
+	}
+}
+
+// Each contender is judged in the placement that suits it best.
+func TestJudgeBestPlacement(t *testing.T) {
+	r := &Result{Figures: []*Measured{
+		{Name: tcp1, By: map[string]*Samples{"swd-tap": newSamples([]float64{9, 9}), "bridge": newSamples([]float64{20, 16})}},
+		{Name: tcp1 + pinned, By: map[string]*Samples{"swd-tap": newSamples([]float64{15, 12}), "bridge": newSamples([]float64{8, 8})}},
+	}}
+	v := judge(r)
+	if len(v) != 1 || v[0].Value != 0.75 || v[0].Min != 0.75 || v[0].Max != 0.75 {
+		t.Errorf("%+v", v)
+	}
+	lower := []*Measured{{Lower: true, By: map[string]*Samples{"x": newSamples([]float64{3})}}, {Lower: true, By: map[string]*Samples{"x": newSamples([]float64{2})}}}
+	if s := best(lower, "x"); s.Median != 2 {
+		t.Errorf("of two where less is better: %+v", s)
 	}
 }
 
@@ -112,7 +138,7 @@ func TestTargetsExist(t *testing.T) {
 }
 
 func TestDeliver(t *testing.T) {
-	r := made()
+	r := made(t)
 	var out bytes.Buffer
 	dir := t.TempDir()
 	if err := deliver(&out, r, dir); err != nil {
@@ -176,6 +202,24 @@ func TestUnaccountedIsRefused(t *testing.T) {
 	}
 	if _, err := b.verified(t.Context(), row, p); err != nil {
 		t.Errorf("what was counted is refused: %v", err)
+	}
+}
+
+// What is recorded must work in another clone.
+func TestOwnPathIsRelative(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ dir, want string }{
+		{filepath.Dir(self), "./" + filepath.Base(self)},
+		{filepath.Dir(filepath.Dir(self)), filepath.Join(filepath.Base(filepath.Dir(self)), filepath.Base(self))},
+		{t.TempDir(), self},
+	} {
+		t.Chdir(c.dir)
+		if got, err := ownPath(); err != nil || got != c.want {
+			t.Errorf("in %s: %q, %v, want %q", c.dir, got, err, c.want)
+		}
 	}
 }
 

@@ -18,9 +18,12 @@
 // from outside: swd pins its workers, Open vSwitch's thread and the kernel's
 // softirqs run where they choose, as in use.
 //
-//   - Bulk TCP: neither end is pinned. A bridge does its work on the sender's
-//     core, a userspace switch on a third thread that two cores have to make
-//     room for; the scheduler finds the best place for each.
+//   - Bulk TCP, in two placements, since none suits all. Free: the scheduler
+//     chooses; a bridge does its work on the core of whoever sends, and is best
+//     like that. Pinned: senders on the first core, receivers on the second; a
+//     switch in userspace has a third thread that two cores have to make room
+//     for, and suffers most when the sender is put beside it. A target takes
+//     each contender's better placement.
 //   - TCP_RR: client and server on different cores, and once more both on the
 //     same core. Wake-ups across cores are the cost here, so both are shown.
 //   - 60 B frames: the sender alone on its core, since it never sleeps; the

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,12 +22,46 @@ const (
 	rttMargin = 1
 )
 
+// placement says where client and server of a measurement run.
+type placement int
+
+const (
+	free      placement = iota // Where the scheduler puts them.
+	twoCores                   // The client on the first core, the server on the second.
+	sameCores                  // Both on the first core.
+)
+
+// client returns the words that run a client in its place.
+func (b *bench) client(where placement, words ...string) []string {
+	if where == free {
+		return words
+	}
+	return onCore(b.cores[0], words...)
+}
+
+// server returns the words that run a server in its place.
+func (b *bench) server(where placement, words ...string) []string {
+	switch where {
+	case twoCores:
+		return onCore(b.cores[1%len(b.cores)], words...)
+	case sameCores:
+		return onCore(b.cores[0], words...)
+	default:
+		return words
+	}
+}
+
+// onCore returns the words that run a command on one core.
+func onCore(core int, words ...string) []string {
+	return append([]string{"taskset", "-c", strconv.Itoa(core)}, words...)
+}
+
 // tcpStreams measures n TCP streams from A to B, a process at either end each.
-func tcpStreams(n int) func(context.Context, *bench, *baseline.Path) (measurement, error) {
+func tcpStreams(n int, where placement) func(context.Context, *bench, *baseline.Path) (measurement, error) {
 	return func(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 		ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
 		defer cancel()
-		servers, err := b.serve(ctx, p, n)
+		servers, err := b.serve(ctx, p, n, where)
 		defer stopAll(servers)
 		if err != nil {
 			return measurement{}, err
@@ -36,7 +69,7 @@ func tcpStreams(n int) func(context.Context, *bench, *baseline.Path) (measuremen
 		results, errs := make([]bulk, n), make([]error, n)
 		var wg sync.WaitGroup
 		for i := range n {
-			wg.Go(func() { results[i], errs[i] = b.stream(ctx, p, servers[i].port) })
+			wg.Go(func() { results[i], errs[i] = b.stream(ctx, p, servers[i].port, where) })
 		}
 		wg.Wait()
 		var sum bulk
@@ -55,13 +88,13 @@ func tcpStreams(n int) func(context.Context, *bench, *baseline.Path) (measuremen
 }
 
 // serve starts n servers for TCP streams at B, on ports that follow each other.
-func (b *bench) serve(ctx context.Context, p *baseline.Path, n int) (servers []server, err error) {
+func (b *bench) serve(ctx context.Context, p *baseline.Path, n int, where placement) (servers []server, err error) {
 	for range n {
 		words := []string{"iperf3", "-s", "-1", "-p"}
 		if b.netperf {
 			words = []string{"netserver", "-D", "-p"}
 		}
-		s, err := b.startServer(ctx, p, "tcp", words...)
+		s, err := b.startServer(ctx, p, "tcp", b.server(where, words...)...)
 		if err != nil {
 			return servers, err
 		}
@@ -104,14 +137,14 @@ func (b *bench) startServer(ctx context.Context, p *baseline.Path, proto string,
 }
 
 // stream runs one TCP stream from A to a server at B.
-func (b *bench) stream(ctx context.Context, p *baseline.Path, port string) (bulk, error) {
+func (b *bench) stream(ctx context.Context, p *baseline.Path, port string, where placement) (bulk, error) {
 	if b.netperf {
 		words := []string{"netperf", "-H", baseline.AddrB, "-p", port, "-t", "TCP_STREAM",
 			"-l", strconv.Itoa(b.opts.Seconds), "-P", "0", "--", "-k", netperfKeys}
 		if b.cubic {
 			words = append(words, "-K", "cubic")
 		}
-		out, err := p.A.Run(ctx, words...)
+		out, err := p.A.Run(ctx, b.client(where, words...)...)
 		if err != nil {
 			return bulk{}, err
 		}
@@ -121,24 +154,11 @@ func (b *bench) stream(ctx context.Context, p *baseline.Path, port string) (bulk
 	if b.cubic {
 		words = append(words, "-C", "cubic")
 	}
-	out, err := p.A.Run(ctx, words...)
+	out, err := p.A.Run(ctx, b.client(where, words...)...)
 	if err != nil {
 		return bulk{}, err
 	}
 	return parseIperf3(out.Stdout)
-}
-
-// placement says where the server runs; the client is on the first core.
-type placement int
-
-const (
-	otherCore placement = iota
-	sameCore
-)
-
-// onCore returns the words that run a command on one core.
-func onCore(core int, words ...string) []string {
-	return append([]string{"taskset", "-c", strconv.Itoa(core)}, words...)
 }
 
 // roundTrips measures requests and responses over one TCP connection, one at a
@@ -147,15 +167,11 @@ func roundTrips(where placement) func(context.Context, *bench, *baseline.Path) (
 	return func(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 		ctx, cancel := context.WithTimeout(ctx, b.seconds(rttMargin)+toolSlack)
 		defer cancel()
-		client, core := b.cores[0], b.cores[0]
-		if where == otherCore {
-			core = b.cores[len(b.cores)-1]
-		}
 		measure := b.sockperfRR
 		if b.netperf {
 			measure = b.netperfRR
 		}
-		r, err := measure(ctx, p, client, core)
+		r, err := measure(ctx, p, where)
 		if err != nil {
 			return measurement{}, err
 		}
@@ -167,13 +183,13 @@ func roundTrips(where placement) func(context.Context, *bench, *baseline.Path) (
 	}
 }
 
-func (b *bench) netperfRR(ctx context.Context, p *baseline.Path, client, core int) (pingPong, error) {
-	s, err := b.startServer(ctx, p, "tcp", onCore(core, "netserver", "-D", "-p")...)
+func (b *bench) netperfRR(ctx context.Context, p *baseline.Path, where placement) (pingPong, error) {
+	s, err := b.startServer(ctx, p, "tcp", b.server(where, "netserver", "-D", "-p")...)
 	if err != nil {
 		return pingPong{}, err
 	}
 	defer s.Kill()
-	out, err := p.A.Run(ctx, onCore(client, "netperf", "-H", baseline.AddrB, "-p", s.port, "-t", "TCP_RR",
+	out, err := p.A.Run(ctx, b.client(where, "netperf", "-H", baseline.AddrB, "-p", s.port, "-t", "TCP_RR",
 		"-l", strconv.Itoa(b.opts.Seconds), "-P", "0", "--", "-k", netperfKeys)...)
 	if err != nil {
 		return pingPong{}, err
@@ -181,8 +197,8 @@ func (b *bench) netperfRR(ctx context.Context, p *baseline.Path, client, core in
 	return parseNetperfRR(out.Stdout)
 }
 
-func (b *bench) sockperfRR(ctx context.Context, p *baseline.Path, client, core int) (pingPong, error) {
-	l, err := b.sockperf(ctx, p, client, core, "ping-pong", "--tcp", "--msg-size", "14")
+func (b *bench) sockperfRR(ctx context.Context, p *baseline.Path, where placement) (pingPong, error) {
+	l, err := b.sockperf(ctx, p, where, "ping-pong", "--tcp", "--msg-size", "14")
 	if err != nil {
 		return pingPong{}, err
 	}
@@ -190,18 +206,18 @@ func (b *bench) sockperfRR(ctx context.Context, p *baseline.Path, client, core i
 }
 
 // sockperf runs a sockperf server at B and a client at A.
-func (b *bench) sockperf(ctx context.Context, p *baseline.Path, client, core int, mode string, args ...string) (latencies, error) {
+func (b *bench) sockperf(ctx context.Context, p *baseline.Path, where placement, mode string, args ...string) (latencies, error) {
 	proto, words := "udp", []string{"sockperf", "server", "-i", baseline.AddrB}
 	if len(args) > 0 && args[0] == "--tcp" {
 		proto, words = "tcp", append(words, "--tcp")
 	}
-	s, err := b.startServer(ctx, p, proto, onCore(core, append(words, "-p")...)...)
+	s, err := b.startServer(ctx, p, proto, b.server(where, append(words, "-p")...)...)
 	if err != nil {
 		return latencies{}, err
 	}
 	defer s.Kill()
 	words = []string{"sockperf", mode, "-i", baseline.AddrB, "-p", s.port, "-t", strconv.Itoa(b.opts.Seconds + rttMargin)}
-	out, err := p.A.Run(ctx, onCore(client, append(words, args...)...)...)
+	out, err := p.A.Run(ctx, b.client(where, append(words, args...)...)...)
 	if err != nil {
 		return latencies{}, err
 	}
@@ -235,7 +251,7 @@ func latencyFigures() []Figure {
 func latencyUnderLoad(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.seconds(rttMargin)+toolSlack)
 	defer cancel()
-	l, err := b.sockperf(ctx, p, b.cores[0], b.cores[len(b.cores)-1], "under-load",
+	l, err := b.sockperf(ctx, p, twoCores, "under-load",
 		"--mps", strconv.Itoa(loadRate), "--reply-every", strconv.Itoa(loadReply),
 		"--msg-size", strconv.Itoa(loadSize), "--full-rtt")
 	if err != nil {
@@ -261,11 +277,11 @@ func latencyUnderLoad(ctx context.Context, b *bench, p *baseline.Path) (measurem
 func smallFrames(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
 	defer cancel()
-	self, err := os.Executable()
+	self, err := ownPath()
 	if err != nil {
 		return measurement{}, err
 	}
-	receiver, err := p.B.Start(onCore(b.cores[len(b.cores)-1], self, "receive", "--interface", baseline.Interface)...)
+	receiver, err := p.B.Start(b.server(twoCores, self, "receive", "--interface", baseline.Interface)...)
 	if err != nil {
 		return measurement{}, err
 	}
@@ -273,7 +289,7 @@ func smallFrames(ctx context.Context, b *bench, p *baseline.Path) (measurement, 
 	if err := receiver.WaitStdout(ctx, readyLine); err != nil {
 		return measurement{}, err
 	}
-	out, err := p.A.Run(ctx, onCore(b.cores[0], self, "send",
+	out, err := p.A.Run(ctx, b.client(twoCores, self, "send",
 		"--interface", baseline.Interface, "--seconds", strconv.Itoa(b.opts.Seconds))...)
 	if err != nil {
 		return measurement{}, err

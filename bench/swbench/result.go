@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ type Machine struct {
 	Commit string `json:"commit"`
 	// Load is the load average over a minute when the run began: what else the
 	// machine had to do.
-	Load string `json:"load"`
+	Load float64 `json:"load"`
 }
 
 // Contender is one path with the commands that build it.
@@ -91,10 +92,14 @@ func (s *Samples) sum() {
 }
 
 func newResult(ctx context.Context, opts options) *Result {
+	command := slices.Clone(os.Args)
+	if self, err := ownPath(); err == nil {
+		command[0] = self
+	}
 	return &Result{
 		Started: time.Now().UTC(),
 		Machine: thisMachine(ctx),
-		Command: os.Args,
+		Command: command,
 		Options: opts,
 		Errors:  []string{},
 	}
@@ -178,7 +183,8 @@ func thisMachine(ctx context.Context) Machine {
 		m.Memory = s.Totalram * uint64(s.Unit)
 	}
 	if avg, err := os.ReadFile("/proc/loadavg"); err == nil {
-		m.Load, _, _ = strings.Cut(string(avg), " ")
+		minute, _, _ := strings.Cut(string(avg), " ")
+		m.Load, _ = strconv.ParseFloat(minute, 64) // 0 where it can't be read.
 	}
 	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12").Output()
 	if err == nil {

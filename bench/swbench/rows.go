@@ -33,6 +33,17 @@ type measurement struct {
 	least baseline.Least
 }
 
+// Names of figures that targets are set for.
+const (
+	tcp1     = "TCP, 1 stream"
+	tcp4     = "TCP, 4 streams"
+	pinned   = ", ends pinned"
+	rrCross  = "TCP_RR, two cores"
+	frames60 = "60 B frames delivered, one flow"
+	idleCPU  = "idle CPU"
+	idleRSS  = "idle RSS"
+)
+
 // allRows returns the rows in the order of the table.
 func allRows() []Row {
 	rate := func(name, unit string, digits int) []Figure {
@@ -40,15 +51,17 @@ func allRows() []Row {
 	}
 	always := func(*baseline.Path) bool { return true }
 	return []Row{
-		{"tcp-1", "TCP, 1 stream", rate("TCP, 1 stream", "Gb/s", 1), always, tcpStreams(1)},
-		{"tcp-4", "TCP, 4 streams", rate("TCP, 4 streams", "Gb/s", 1), always, tcpStreams(4)},
-		{"rr-cross", "TCP_RR, two cores", rate("TCP_RR, two cores", "k/s", 2), always, roundTrips(otherCore)},
-		{"rr-same", "TCP_RR, one core", rate("TCP_RR, one core", "k/s", 2), always, roundTrips(sameCore)},
-		{"frames-60", "60 B frames, one flow", rate("60 B frames delivered, one flow", "Mpps", 3), always, smallFrames},
+		{"tcp-1", tcp1, rate(tcp1, "Gb/s", 1), always, tcpStreams(1, free)},
+		{"tcp-1-pinned", tcp1 + pinned, rate(tcp1+pinned, "Gb/s", 1), always, tcpStreams(1, twoCores)},
+		{"tcp-4", tcp4, rate(tcp4, "Gb/s", 1), always, tcpStreams(4, free)},
+		{"tcp-4-pinned", tcp4 + pinned, rate(tcp4+pinned, "Gb/s", 1), always, tcpStreams(4, twoCores)},
+		{"rr-cross", rrCross, rate(rrCross, "k/s", 2), always, roundTrips(twoCores)},
+		{"rr-same", "TCP_RR, one core", rate("TCP_RR, one core", "k/s", 2), always, roundTrips(sameCores)},
+		{"frames-60", "60 B frames, one flow", rate(frames60, "Mpps", 3), always, smallFrames},
 		{"latency", "round trip under load", latencyFigures(), always, latencyUnderLoad},
 		{"idle", "idle daemon", []Figure{
-			{Name: "idle CPU", Unit: "%", Digits: 1, Lower: true},
-			{Name: "idle RSS", Unit: "MB", Digits: 1, Lower: true},
+			{Name: idleCPU, Unit: "%", Digits: 1, Lower: true},
+			{Name: idleRSS, Unit: "MB", Digits: 1, Lower: true},
 		}, func(p *baseline.Path) bool { return len(p.PIDs) > 0 }, idle},
 	}
 }

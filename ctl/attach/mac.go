@@ -8,7 +8,7 @@ import (
 )
 
 // StableMAC returns the address of a port that was given none: the same for
-// the same node and port for ever, and different from others' with a chance of
+// the same node and port for ever. Two ports get the same one with a chance of
 // 1 in 2^40. It is unicast and locally administered (IEEE 802, 8.2), and
 // starts with 02.
 func StableMAC(node, port string) net.HardwareAddr {

@@ -189,16 +189,25 @@ var errGoexit = errors.New("the function ended its goroutine")
 // Do runs f on a thread inside the namespace and returns its error. f runs on
 // a goroutine of its own, locked to its thread; goroutines that f starts are
 // not inside. Sockets that f opens stay in the namespace. A thread that can't
-// be brought back is not used for anything else.
+// be brought back is not used for anything else. A panic of f goes on in the
+// caller, who may have a recover above it.
 func (ns *Namespace) Do(f func() error) error {
+	var panicked any
 	done := make(chan error, 1)
 	go func() {
 		err := errGoexit
-		defer func() { done <- err }()
+		defer func() {
+			panicked = recover()
+			done <- err
+		}()
 		runtime.LockOSThread()
 		err = ns.inside(f)
 	}()
-	return <-done
+	err := <-done
+	if panicked != nil {
+		panic(panicked)
+	}
+	return err
 }
 
 // inside unlocks the thread only if it is back where it was: a goroutine that

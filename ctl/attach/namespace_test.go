@@ -148,6 +148,15 @@ func TestDo(t *testing.T) {
 	if err := a.Do(func() error { runtime.Goexit(); return nil }); !errors.Is(err, errGoexit) {
 		t.Errorf("Goexit: %v", err)
 	}
+	func() {
+		defer func() {
+			if got := recover(); got != boom || here() != own.ID() {
+				t.Errorf("recovered %v in %v", got, here())
+			}
+		}()
+		err := a.Do(func() error { panic(boom) })
+		t.Errorf("after a panic: %v", err)
+	}()
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}

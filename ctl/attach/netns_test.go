@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childEnv makes the test binary a swd that is to be killed: it does the job
-// `silence NSPATH IFNAME` or `share NSPATH IFNAME`, says so, and waits.
-const childEnv = "HEDDLE_ATTACH_TEST_JOB"
+// childEnv makes the test binary a swd that is to be killed: it silences the
+// interface `NSPATH IFNAME`, says so, and waits.
+const childEnv = "HEDDLE_ATTACH_TEST_SILENCE"
 
 func TestMain(m *testing.M) {
 	if job := os.Getenv(childEnv); job != "" {
@@ -31,44 +31,14 @@ func TestMain(m *testing.M) {
 }
 
 func child(job string) {
-	words := strings.Fields(job)
-	ns, err := ByPath(words[1])
-	var held io.Closer
-	switch {
-	case err != nil:
-	case words[0] == "share":
-		held, err = ns.Share(words[2], testClaim)
-	default:
-		held, err = ns.Silence(words[2])
+	path, name, _ := strings.Cut(job, " ")
+	ns, err := ByPath(path)
+	if err == nil {
+		_, err = ns.Silence(name)
 	}
 	fmt.Println(err)
 	_, _ = os.Stdin.Read(make([]byte, 1)) // Ends with the parent at the latest.
-	runtime.KeepAlive(held)
-}
-
-// startChild starts one and waits until it has done its job.
-func startChild(t *testing.T, job string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+job)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = stdin.Close() })
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stopProcess(cmd) })
-	said := make([]byte, len("<nil>\n"))
-	if _, err := io.ReadFull(stdout, said); err != nil || string(said) != "<nil>\n" {
-		t.Fatalf("child: %q, %v", said, err)
-	}
-	return cmd
+	runtime.KeepAlive(ns)
 }
 
 // netns is a namespace of a test. It is bound to a path, and dies with the
@@ -215,15 +185,16 @@ func (n *netns) state(t *testing.T) string {
 	return s.String()
 }
 
-// checkLeaks fails the test if there are more descriptors at its end than there
-// were; a bpf link lives by one. Call it first: its cleanup runs last.
+// checkLeaks fails the test if there are more or fewer descriptors at its end
+// than there were; a tcx program lives by one (anon_inode:bpf_link). Call it
+// first: its cleanup runs last.
 func checkLeaks(t *testing.T) {
 	t.Helper()
 	before := opened(t)
 	t.Cleanup(func() {
 		runtime.GC() // Not what closes: a leak would only be seen less.
 		if after := opened(t); after != before {
-			t.Errorf("descriptors: %d before, %d after", before, after)
+			t.Errorf("%d descriptors before, %d after", before, after)
 		}
 	})
 }

@@ -1,16 +1,21 @@
 package attach
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"sync"
 
 	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
 )
 
-// inexpressible are the features by which an interface takes frames that
-// struct virtio_net_hdr has no words for: a packet socket or TAP drops such a
-// frame, or can't say what it owes. With them off, the kernel segments or sums
-// before it hands the frame over. The names are ethtool's
-// (net/ethtool/common.c).
+// The names of features are ethtool's (net/ethtool/common.c).
+
+// inexpressible are the features by which an end of a veth pair passes frames
+// on that struct virtio_net_hdr has no words for: a packet socket drops such a
+// frame, or can't say what it owes. With them off on both ends, the kernel
+// segments or sums before it hands the frame over.
 var inexpressible = []string{
 	"tx-checksum-sctp", // CRC32c isn't an internet checksum.
 	"tx-sctp-segmentation",
@@ -27,39 +32,113 @@ var inexpressible = []string{
 	"rx-gro-list",
 }
 
-// LimitOffloads switches off the offloads that virtio_net_hdr can't express,
-// on an interface whose frames Heddle gets by a packet socket. Those that the
-// interface doesn't have, or can't change, stay as they are.
-func (ns *Namespace) LimitOffloads(name string) error {
-	return ns.Do(func() error {
-		if err := limitOffloads(name); err != nil {
-			return fmt.Errorf("%s: %w", ns, err)
+// unforwardable are the features by which an interface merges what it receives
+// into frames that can't be sent on as they came.
+var unforwardable = []string{
+	"rx-gro-list", // Keeps the frames as a list, which struct virtio_net_hdr has no words for.
+	"rx-lro",      // Forgets how they were cut; a bridge switches it off too (dev_disable_lro).
+}
+
+// LimitOffloads switches off the offloads of an existing interface that would
+// spoil what Heddle receives from it by a packet socket, until the Closer is
+// closed, which switches those on again that were on. What the interface
+// sends is left alone. Features that it doesn't have or can't change stay as
+// they are. A swd that is killed leaves them off. It fails with ErrNoLink.
+func (ns *Namespace) LimitOffloads(name string) (io.Closer, error) {
+	return in(ns, func() (io.Closer, error) {
+		nl, err := byName(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", ns, err)
 		}
-		return nil
+		off, err := switchOff(name, unforwardable)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", ns, err)
+		}
+		if len(off) == 0 {
+			return &offloadCloser{}, nil
+		}
+		// The Closer may run after the caller has closed ns.
+		here, err := Own()
+		if err != nil {
+			return nil, errors.Join(err, setFeatures(name, off, true))
+		}
+		return &offloadCloser{ns: here, index: nl.Attrs().Index, off: off}, nil
 	})
 }
 
-func limitOffloads(name string) (err error) {
+// offloadCloser switches on again what LimitOffloads switched off.
+type offloadCloser struct {
+	mu    sync.Mutex
+	ns    *Namespace // Open while something is off.
+	index int
+	off   []string
+}
+
+// Close can be repeated. An interface that is gone needs nothing.
+func (c *offloadCloser) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ns == nil {
+		return nil
+	}
+	err := c.ns.Do(func() error {
+		nl, err := netlink.LinkByIndex(c.index) // It may have another name now.
+		var missing netlink.LinkNotFoundError
+		switch {
+		case errors.As(err, &missing):
+			return nil
+		case err != nil:
+			return fmt.Errorf("look up: %w", err)
+		}
+		return setFeatures(nl.Attrs().Name, c.off, true)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: interface number %d: restore offloads: %w", c.ns, c.index, err)
+	}
+	err = c.ns.Close()
+	c.ns = nil
+	return err
+}
+
+// switchOff returns which of the features were on and are off now. It runs
+// inside the namespace.
+func switchOff(name string, features []string) (off []string, err error) {
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: ethtool socket: %w", name, err)
+	}
+	have, err := e.FeaturesWithState(name)
+	e.Close()
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: read offloads: %w", name, err)
+	}
+	for _, f := range features {
+		if state, ok := have[f]; ok && state.Active && state.Available && !state.NeverChanged {
+			off = append(off, f)
+		}
+	}
+	return off, setFeatures(name, off, false)
+}
+
+// setFeatures switches all of them on or off, inside the namespace.
+func setFeatures(name string, features []string, on bool) error {
+	if len(features) == 0 {
+		return nil
+	}
 	e, err := ethtool.NewEthtool()
 	if err != nil {
 		return fmt.Errorf("interface %s: ethtool socket: %w", name, err)
 	}
 	defer e.Close()
-	have, err := e.FeaturesWithState(name)
-	if err != nil {
-		return fmt.Errorf("interface %s: read offloads: %w", name, err)
+	want, state := make(map[string]bool), "off"
+	for _, f := range features {
+		want[f] = on
 	}
-	off := make(map[string]bool)
-	for _, feature := range inexpressible {
-		if state, ok := have[feature]; ok && state.Active && state.Available && !state.NeverChanged {
-			off[feature] = false
-		}
+	if on {
+		state = "on"
 	}
-	if len(off) == 0 {
-		return nil
-	}
-	if err := e.Change(name, off); err != nil {
-		return fmt.Errorf("interface %s: switch offloads off: %w", name, err)
+	if err := e.Change(name, want); err != nil {
+		return fmt.Errorf("interface %s: switch offloads %s: %w", name, state, err)
 	}
 	return nil
 }

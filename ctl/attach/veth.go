@@ -151,7 +151,8 @@ func (v *Veth) settle() error {
 		if err := netlink.LinkSetMTU(inner, v.MTU); err != nil {
 			return fmt.Errorf("%s: set MTU %d: %w", v.Inner, v.MTU, err)
 		}
-		return limitOffloads(v.Inner)
+		_, err = switchOff(v.Inner, inexpressible)
+		return err
 	})
 	if err != nil {
 		return err
@@ -164,7 +165,7 @@ func (v *Veth) settle() error {
 		if err := netlink.LinkSetMTU(outer, v.MTU); err != nil {
 			return fmt.Errorf("%s: set MTU %d: %w", v.Outer, v.MTU, err)
 		}
-		if err := limitOffloads(v.Outer); err != nil {
+		if _, err := switchOff(v.Outer, inexpressible); err != nil {
 			return err
 		}
 		if err := mute(outer); err != nil {

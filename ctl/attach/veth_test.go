@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 )
 
@@ -87,20 +86,6 @@ func TestCreateVeth(t *testing.T) {
 	if _, err := container.Link("eth0"); !errors.Is(err, ErrNoLink) {
 		t.Errorf("container's end after Delete: %v", err)
 	}
-}
-
-func features(t *testing.T, ns *netns, name string) (on map[string]bool) {
-	t.Helper()
-	ns.do(t, func() error {
-		e, err := ethtool.NewEthtool()
-		if err != nil {
-			return err
-		}
-		defer e.Close()
-		on, err = e.Features(name)
-		return err
-	})
-	return on
 }
 
 // A swd that was killed leaves its pair; the next one takes it over without a

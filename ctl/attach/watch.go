@@ -42,7 +42,8 @@ const backlog = 512 << 10
 type option struct{ level, name, value int }
 
 // subscribe opens a socket that gets rtnetlink's messages of the thread's
-// namespace, those of the groups that the options name. Its reads wait in Go's poller, and end when it is closed.
+// namespace, those of the groups that the options name. Its reads wait in Go's
+// poller, and end when it is closed.
 func subscribe(options []option) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {

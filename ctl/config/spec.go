@@ -61,8 +61,8 @@ type Port struct {
 	// Interface is the existing interface of a packet port.
 	Interface string `json:"interface,omitempty" yaml:"interface,omitempty"`
 
-	// IPs are addresses with prefix length, or "auto" for a free one of the
-	// network's subnet.
+	// IPs are addresses with prefix length; AutoIP among them, at most once,
+	// stands for a free one of each of the network's families.
 	IPs          []string `json:"ips,omitempty"           yaml:"ips,omitempty"`
 	MAC          string   `json:"mac,omitempty"           yaml:"mac,omitempty"` // Empty lets swd choose, stable over restarts.
 	DefaultRoute bool     `json:"default_route,omitempty" yaml:"default_route,omitempty"`

@@ -11,7 +11,8 @@ import (
 	"unicode"
 )
 
-// AutoIP in Port.IPs stands for a free address of the network's subnets.
+// AutoIP in Port.IPs stands for free addresses of the network's subnets, one of
+// each family that it has subnets of.
 const AutoIP = "auto"
 
 var (

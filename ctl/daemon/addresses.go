@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -8,59 +9,74 @@ import (
 	"heddle/ctl/config"
 )
 
-// chooseIPs replaces each automatic address of a port by a free one: the k-th
-// of one of the network's subnets from the k-th on that has room. kept are
-// addresses that the port has had and may keep.
-func (d *Daemon) chooseIPs(spec *config.Port, kept []string) error {
-	if !slices.Contains(spec.IPs, config.AutoIP) {
+// chooseIPs replaces a port's automatic address by a free one of each of the
+// network's families. kept are addresses that the port has had and may keep,
+// beside are those that others ask for in the same change.
+func (d *Daemon) chooseIPs(spec *config.Port, kept []string, beside map[netip.Addr]bool) error {
+	at := slices.Index(spec.IPs, config.AutoIP)
+	if at < 0 {
 		return nil
 	}
 	n := d.networks[spec.Network].spec
-	used := make(map[netip.Addr]bool)
+	used := make(map[netip.Addr]bool, len(beside))
+	maps.Copy(used, beside)
 	for _, p := range d.ports {
-		if p.spec.Network != spec.Network || p.spec.Name == spec.Name {
-			continue
+		if p.spec.Network == spec.Network && p.spec.Name != spec.Name {
+			markUsed(used, p.spec.IPs)
 		}
-		markUsed(used, p.spec.IPs)
 	}
 	markUsed(used, spec.IPs)
 	for _, g := range n.Gateways {
 		used[g] = true
 	}
-	spec.IPs = slices.Clone(spec.IPs)
-	subnets := n.Subnets
-	for i, s := range spec.IPs {
-		if s != config.AutoIP {
+	var chosen []string
+	for _, family := range []string{"IPv4", "IPv6"} {
+		subnets := subnetsOf(n, family == "IPv4")
+		if len(subnets) == 0 {
 			continue
 		}
-		ip, at := keptIP(subnets, used, kept)
-		for at = max(at, 0); !ip.IsValid() && at < len(subnets); at++ {
-			ip = freeIP(subnets[at], used)
+		ip := keptIP(subnets, used, kept)
+		for i := 0; !ip.IsValid() && i < len(subnets); i++ {
+			ip = freeIP(subnets[i], used)
 		}
 		if !ip.IsValid() {
-			return fail(http.StatusConflict, "no address is free in the subnets of network %s", n.Name)
+			return fail(http.StatusConflict, "no address is free in the %s subnets of network %s", family, n.Name)
 		}
-		used[ip.Addr()] = true
-		spec.IPs[i] = ip.String()
-		subnets = slices.DeleteFunc(slices.Clone(subnets), func(s netip.Prefix) bool { return s.Contains(ip.Addr()) })
+		chosen = append(chosen, ip.String())
 	}
-	return nil
+	spec.IPs = slices.Replace(slices.Clone(spec.IPs), at, at+1, chosen...)
+	if len(spec.IPs) > config.MaxIPs {
+		return fail(http.StatusConflict, "%d addresses with those for %q: at most %d", len(spec.IPs), config.AutoIP, config.MaxIPs)
+	}
+	return spec.ValidateOn(&n) // A default route may need another address than was free.
 }
 
-// keptIP returns the first kept address that is free in one of the subnets.
-func keptIP(subnets []netip.Prefix, used map[netip.Addr]bool, kept []string) (netip.Prefix, int) {
-	for _, k := range kept {
-		ip, err := config.ParseIP(k)
-		if err != nil || used[ip.Addr()] {
-			continue
-		}
-		for at, s := range subnets {
-			if s.Contains(ip.Addr()) && s.Bits() == ip.Bits() {
-				return ip, at
-			}
+// subnetsOf returns a network's subnets of one family, that of the gateway
+// first: only from there a default route works.
+func subnetsOf(n config.Network, v4 bool) []netip.Prefix {
+	var first, rest []netip.Prefix
+	for _, s := range n.Subnets {
+		switch {
+		case s.Addr().Is4() != v4:
+		case slices.ContainsFunc(n.Gateways, s.Contains):
+			first = append(first, s)
+		default:
+			rest = append(rest, s)
 		}
 	}
-	return netip.Prefix{}, 0
+	return append(first, rest...)
+}
+
+// keptIP returns the first kept address that is free in one of the subnets,
+// the zero Prefix if there is none.
+func keptIP(subnets []netip.Prefix, used map[netip.Addr]bool, kept []string) netip.Prefix {
+	for _, k := range kept {
+		ip, err := config.ParseIP(k)
+		if err == nil && !used[ip.Addr()] && slices.Contains(subnets, ip.Masked()) {
+			return ip
+		}
+	}
+	return netip.Prefix{}
 }
 
 func markUsed(used map[netip.Addr]bool, ips []string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -98,6 +99,13 @@ func (a *applying) networks(specs []config.Network) error {
 func (a *applying) ports(specs []config.Port) error {
 	d := a.d
 	ctx := context.Background()
+	asked := make(map[string]map[netip.Addr]bool) // Addresses by network.
+	for _, spec := range specs {
+		if asked[spec.Network] == nil {
+			asked[spec.Network] = make(map[netip.Addr]bool)
+		}
+		markUsed(asked[spec.Network], spec.IPs)
+	}
 	for _, spec := range specs {
 		object := "port " + spec.Name
 		was := d.ports[spec.Name]
@@ -105,7 +113,7 @@ func (a *applying) ports(specs []config.Port) error {
 		if was != nil {
 			kept = was.spec.IPs
 		}
-		if err := d.chooseIPs(&spec, kept); err != nil {
+		if err := d.chooseIPs(&spec, kept, asked[spec.Network]); err != nil {
 			return about(object, err)
 		}
 		switch {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	"heddle/ctl/filter"
 	"heddle/dataplane"
 	"heddle/dataplane/capture"
 )
@@ -26,32 +27,32 @@ const (
 	trailerMissed   = "Heddle-Missed"
 )
 
-// tapping is a capture that runs, and whose frames it takes.
-type tapping struct {
+// activeCapture is a capture that runs, and whose frames it takes.
+type activeCapture struct {
 	c             *capture.Capture
 	port, network string // One of them is set.
 
 	mu    sync.Mutex                  // Guards names against the capture's reader.
-	names map[dataplane.PortID]string // Of the ports that were ever tapped.
+	names map[dataplane.PortID]string // Of the ports that were ever mirrored.
 }
 
 // covers tells whether the port's frames are to be captured.
-func (t *tapping) covers(p *port) bool {
+func (t *activeCapture) covers(p *port) bool {
 	return t.port == p.spec.Name || t.network != "" && t.network == p.spec.Network
 }
 
-// name returns the name of a port that was tapped.
-func (t *tapping) name(id dataplane.PortID) string {
+// name returns the name of a port that was mirrored.
+func (t *activeCapture) name(id dataplane.PortID) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.names[id]
 }
 
-// tapped returns the port's device with the captures that cover it around it.
+// mirrored returns the port's device with the captures that cover it around it.
 // The caller holds change.
-func (d *Daemon) tapped(p *port) dataplane.Port {
+func (d *Daemon) mirrored(p *port) dataplane.Port {
 	outer := p.dev.port()
-	for _, t := range d.tappings {
+	for _, t := range d.running {
 		if t.covers(p) {
 			t.mu.Lock()
 			t.names[p.id] = p.spec.Name
@@ -62,13 +63,13 @@ func (d *Daemon) tapped(p *port) dataplane.Port {
 	return outer
 }
 
-// retap puts the captures around a port that d.tappings has for it. When it
+// mirror puts the captures around a port that d.running has for it. When it
 // returns, no worker is in another.
-func (d *Daemon) retap(p *port) error {
+func (d *Daemon) mirror(p *port) error {
 	if !p.attached {
 		return nil
 	}
-	outer := d.tapped(p)
+	outer := d.mirrored(p)
 	err := d.networks[p.spec.Network].live.Swap(p.id, outer)
 	if err == nil {
 		err = d.engine.Swap(p.id, outer)
@@ -79,9 +80,9 @@ func (d *Daemon) retap(p *port) error {
 	return nil
 }
 
-// startTapping begins to capture on the ports of t, also on those of its
+// startCapture begins to capture on the ports of t, also on those of its
 // network that come later.
-func (d *Daemon) startTapping(t *tapping) error {
+func (d *Daemon) startCapture(t *activeCapture) error {
 	d.change.Lock()
 	defer d.change.Unlock()
 	if t.port != "" && d.ports[t.port] == nil {
@@ -90,30 +91,30 @@ func (d *Daemon) startTapping(t *tapping) error {
 	if t.network != "" && d.networks[t.network] == nil {
 		return noNetwork(t.network)
 	}
-	d.tappings = append(slices.Clone(d.tappings), t)
-	if err := d.retapAll(t); err != nil {
-		return errors.Join(err, d.endTapping(t))
+	d.running = append(slices.Clone(d.running), t)
+	if err := d.mirrorAll(t); err != nil {
+		return errors.Join(err, d.endCapture(t))
 	}
 	return nil
 }
 
-// stopTapping ends what startTapping began: nobody is in t.c any more.
-func (d *Daemon) stopTapping(t *tapping) error {
+// stopCapture ends what startCapture began: nobody is in t.c any more.
+func (d *Daemon) stopCapture(t *activeCapture) error {
 	d.change.Lock()
 	defer d.change.Unlock()
-	return d.endTapping(t)
+	return d.endCapture(t)
 }
 
-func (d *Daemon) endTapping(t *tapping) error {
-	d.tappings = slices.DeleteFunc(slices.Clone(d.tappings), func(o *tapping) bool { return o == t })
-	return d.retapAll(t)
+func (d *Daemon) endCapture(t *activeCapture) error {
+	d.running = slices.DeleteFunc(slices.Clone(d.running), func(o *activeCapture) bool { return o == t })
+	return d.mirrorAll(t)
 }
 
-func (d *Daemon) retapAll(t *tapping) error {
+func (d *Daemon) mirrorAll(t *activeCapture) error {
 	var errs []error
 	for _, p := range d.ports {
 		if t.covers(p) {
-			errs = append(errs, d.retap(p))
+			errs = append(errs, d.mirror(p))
 		}
 	}
 	return errors.Join(errs...)
@@ -125,7 +126,7 @@ type captureRequest struct {
 	count         uint64 // Frames after which it ends.
 	snaplen       int    // Bytes of a frame that are written; 0 means all.
 	expr          string
-	filter        *captureFilter
+	filter        *filter.Filter
 }
 
 func parseCapture(r *http.Request) (c captureRequest, err error) {
@@ -152,7 +153,7 @@ func parseCapture(r *http.Request) (c captureRequest, err error) {
 		}
 		c.snaplen = int(n)
 	}
-	if c.filter, err = compileFilter(c.expr); err != nil {
+	if c.filter, err = filter.Compile(c.expr); err != nil {
 		return c, fail(http.StatusBadRequest, "%w", err)
 	}
 	return c, nil
@@ -184,15 +185,15 @@ func (d *Daemon) getCapture(w http.ResponseWriter, r *http.Request) {
 func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req captureRequest) error {
 	snap := req.snaplen
 	if snap != 0 && req.filter != nil {
-		snap = max(snap, filterBytes)
+		snap = max(snap, filter.Bytes)
 	}
 	c, err := capture.New(capture.Config{Workers: d.engine.Workers(), SnapLen: snap})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	t := &tapping{c: c, port: req.port, network: req.network, names: make(map[dataplane.PortID]string)}
-	if err := d.startTapping(t); err != nil {
+	t := &activeCapture{c: c, port: req.port, network: req.network, names: make(map[dataplane.PortID]string)}
+	if err := d.startCapture(t); err != nil {
 		return err
 	}
 	stopped := make(chan struct{})
@@ -225,13 +226,13 @@ func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req capt
 	}
 	for err == nil && c.Wait() && take() {
 	}
-	untapped := d.stopTapping(t)
+	ended := d.stopCapture(t)
 	if err == nil && !pw.full() {
 		take() // What was left.
 	}
 	w.Header().Set(trailerCaptured, strconv.FormatUint(pw.written, 10))
 	w.Header().Set(trailerMissed, strconv.FormatUint(c.Missed(), 10))
-	if err = errors.Join(untapped, err); err != nil {
+	if err = errors.Join(ended, err); err != nil {
 		panic(http.ErrAbortHandler) // The file isn't whole.
 	}
 	_ = out.Flush() // Gives the trailers time of their own: the last frame may be long ago.

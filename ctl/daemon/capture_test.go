@@ -129,8 +129,8 @@ func TestCapture(t *testing.T) {
 	await(t, "no capture is left", func() bool { return len(d.captures) == 0 })
 	d.change.Lock()
 	defer d.change.Unlock()
-	if len(d.tappings) != 0 {
-		t.Errorf("%d tappings", len(d.tappings))
+	if len(d.running) != 0 {
+		t.Errorf("%d captures", len(d.running))
 	}
 }
 
@@ -234,4 +234,13 @@ func TestCaptureRefusals(t *testing.T) {
 	if len(d.captures) != 0 {
 		t.Error("captures are left")
 	}
+}
+
+// frameTCP80 is 54 bytes from 198.18.0.1:1000 to 198.18.0.2:80.
+func frameTCP80() []byte {
+	b := make([]byte, 54)
+	copy(b, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45})
+	b[23] = 6
+	copy(b[26:], []byte{198, 18, 0, 1, 198, 18, 0, 2, 1000 >> 8, 1000 & 0xff, 0, 80})
+	return b
 }

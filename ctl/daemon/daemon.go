@@ -62,8 +62,8 @@ type Daemon struct {
 	listener *limitListener
 	metrics  net.Listener // Nil without Options.Metrics.
 
-	change   sync.Mutex // One change at a time; before mu.
-	tappings []*tapping // The captures that run. Guarded by change.
+	change  sync.Mutex       // One change at a time; before mu.
+	running []*activeCapture // The captures that run. Guarded by change.
 
 	mu       sync.RWMutex // Guards what follows, and the fields of the objects in it.
 	networks map[string]*network

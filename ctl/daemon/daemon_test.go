@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -91,12 +92,62 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// TestAutomaticFamilies: one "auto" is an address of each family, none that
+// another port of the same file asks for, and what is chosen can be read back.
+func TestAutomaticFamilies(t *testing.T) {
+	dir := t.TempDir()
+	h := newTestHost()
+	d := start(t, dir, h)
+	d.must("POST", api.PathConfig, `{
+		"networks": [{"name": "net", "subnets": ["198.18.7.0/30", "198.18.0.0/24", "2001:db8::/64"], "gateways": ["198.18.0.1"]}],
+		"ports": [
+			{"name": "a", "network": "net", "netns": "/run/netns/a", "ips": ["auto"], "default_route": true},
+			{"name": "b", "network": "net", "netns": "/run/netns/b", "ips": ["198.18.0.2/24", "2001:db8::1/64"]}]}`, nil)
+	want := []string{"198.18.0.3/24", "2001:db8::2/64"}
+	if p := d.port("a"); !slices.Equal(p.IPs, want) {
+		t.Errorf("%v, want %v", p.IPs, want)
+	}
+	// It keeps them.
+	d.must("POST", api.PathPorts, config.Port{Name: "c", Network: "net", NetNS: "/run/netns/c", IPs: []string{"auto"}}, nil)
+	var done api.Applied
+	d.must("POST", api.PathConfig, `{"ports": [{"name": "a", "network": "net", "netns": "/run/netns/a", "ips": ["auto"], "default_route": true}]}`, &done)
+	if p := d.port("a"); !slices.Equal(p.IPs, want) || len(done.Unchanged) != 1 {
+		t.Errorf("%v, want %v; %+v", p.IPs, want, done)
+	}
+	many := []string{"auto"}
+	for i := range config.MaxIPs - 1 {
+		many = append(many, fmt.Sprintf("198.18.0.%d/24", 100+i))
+	}
+	status, err := d.call("POST", api.PathPorts, config.Port{Name: "m", Network: "net", NetNS: "/run/netns/a", IfName: "m", IPs: many}, nil)
+	if status != http.StatusConflict || !strings.Contains(err.Why, "at most 64") {
+		t.Errorf("one too many: %d %v", status, err)
+	}
+	// A gateway whose subnet is full is reached from no other.
+	d.must("POST", api.PathNetworks, `{"name":"full","subnets":["198.18.1.0/31","198.18.2.0/24"],"gateways":["198.18.1.1"]}`, nil)
+	d.must("POST", api.PathPorts, config.Port{Name: "f", Network: "full", NetNS: "/run/netns/a", IfName: "f", IPs: []string{"auto"}}, nil)
+	spec := config.Port{Name: "g", Network: "full", NetNS: "/run/netns/a", IfName: "g", IPs: []string{"auto"}, DefaultRoute: true}
+	if status, err := d.call("POST", api.PathPorts, spec, nil); status != http.StatusBadRequest || !strings.Contains(err.Why, "reaches a gateway") {
+		t.Errorf("no address beside the gateway: %d %v", status, err)
+	}
+	before := d.Export()
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if after := start(t, dir, newTestHost()).Export(); !reflect.DeepEqual(before, after) {
+		t.Errorf("%v, was %v", after, before)
+	}
+}
+
 // TestDefaultRoute: the gateways that the port's addresses reach.
 func TestDefaultRoute(t *testing.T) {
 	d := start(t, t.TempDir(), newTestHost())
 	d.must("POST", api.PathNetworks, `{"name":"net","subnets":["198.18.0.0/24","2001:db8::/64"],"gateways":["198.18.0.1","2001:db8::1"]}`, nil)
 	d.must("POST", api.PathPorts, config.Port{Name: "a", Network: "net", NetNS: "/run/netns/a", IPs: []string{"auto"}, DefaultRoute: true}, nil)
-	if r := d.h.device(linkA).o.routes; len(r) != 1 || r[0].String() != "198.18.0.1" {
+	if r := d.h.device(linkA).o.routes; len(r) != 2 || r[0].String() != "198.18.0.1" || r[1].String() != "2001:db8::1" {
+		t.Errorf("routes %v", r)
+	}
+	d.must("POST", api.PathPorts, config.Port{Name: "b", Network: "net", NetNS: "/run/netns/b", IPs: []string{"198.18.0.9/24"}, DefaultRoute: true}, nil)
+	if r := d.h.device(linkB).o.routes; len(r) != 1 || r[0].String() != "198.18.0.1" {
 		t.Errorf("routes %v", r)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"heddle/ctl/api"
 	"heddle/ctl/config"
@@ -178,15 +177,11 @@ func (d *Daemon) Flush(network, port string) (int, error) {
 // eachEntry calls f for every entry of a network, or of all for an empty name,
 // and holds no lock of the daemon meanwhile. It ends early if f fails.
 func (d *Daemon) eachEntry(network string, f func(api.Entry) error) error {
-	type named struct {
-		name string
-		live *vswitch.Network
-	}
 	d.mu.RLock()
-	var networks []named
+	networks := make(map[*vswitch.Network]string, len(d.networks))
 	for name, n := range d.networks {
 		if network == "" || network == name {
-			networks = append(networks, named{name, n.live})
+			networks[n.live] = name
 		}
 	}
 	ports := make(map[dataplane.PortID]string, len(d.ports))
@@ -197,19 +192,17 @@ func (d *Daemon) eachEntry(network string, f func(api.Entry) error) error {
 	if network != "" && len(networks) == 0 {
 		return noNetwork(network)
 	}
-	slices.SortFunc(networks, func(a, b named) int { return strings.Compare(a.name, b.name) })
-	for _, n := range networks {
-		for e := range n.live.Entries(d.now()) {
-			port, ok := ports[e.Port]
-			if !ok {
-				continue // Its port came after the listing began.
-			}
-			err := f(api.Entry{
-				MAC: e.MAC.String(), Network: n.name, Port: port, Static: e.Static, AgeSeconds: e.Age.Seconds(),
-			})
-			if err != nil {
-				return err
-			}
+	for e := range d.sw.Entries(d.now()) {
+		name, wanted := networks[e.Network]
+		port, known := ports[e.Port]
+		if !wanted || !known { // Not known: it came after the listing began.
+			continue
+		}
+		err := f(api.Entry{
+			MAC: e.MAC.String(), Network: name, Port: port, Static: e.Static, AgeSeconds: e.Age.Seconds(),
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

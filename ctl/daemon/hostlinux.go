@@ -92,22 +92,42 @@ func (m *machine) namespace(ctx context.Context, p *config.Port) (ns *attach.Nam
 	if err != nil {
 		return nil, err
 	}
-	// A number that a later process of the host has now must not lead here.
-	if p.PID != 0 && ns.Same(m.own) {
-		return nil, errors.Join(fmt.Errorf("process %d is in swd's own namespace: leave --pid out for a host port", p.PID), ns.Close())
+	// What names a container must not lead here, where the port would change
+	// the host's own addresses and routes: not the path of the host's
+	// namespace, not the number that a later process of the host has now.
+	if at := located(p); at != "" && ns.Same(m.own) {
+		return nil, errors.Join(fmt.Errorf("%s: %w: leave --%s out for a host port", ns, errOwn, at), ns.Close())
 	}
 	return ns, nil
 }
 
+// errOwn is returned where a spec that names a container's namespace leads to
+// swd's.
+var errOwn = errors.New("it is swd's own namespace")
+
+// located returns which of the spec's fields names a namespace, empty if none.
+func located(p *config.Port) string {
+	switch {
+	case p.NetNS != "":
+		return "netns"
+	case p.PID != 0:
+		return "pid"
+	case p.Container != "":
+		return "container"
+	}
+	return ""
+}
+
 // link is a device of this machine.
 type link struct {
-	m       *machine
-	p       faulty
-	f       facts
-	ns      *attach.Namespace // Where the interface is.
-	silence io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
-	destroy func() error      // Removes the interface; nil for one that isn't Heddle's.
-	made    bool              // This swd made the interface, rather than to take it over.
+	m        *machine
+	p        faulty
+	f        facts
+	ns       *attach.Namespace // Where the interface is.
+	silence  io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
+	offloads io.Closer         // Keeps offloads off; nil where they are as they were.
+	destroy  func() error      // Removes the interface; nil for one that isn't Heddle's.
+	made     bool              // This swd made the interface, rather than to take it over.
 }
 
 // faulty is a port that can tell why it carries no frames.
@@ -139,6 +159,9 @@ func (l *link) letGo() error {
 	var errs []error
 	if l.p != nil {
 		errs = append(errs, l.p.Close())
+	}
+	if l.offloads != nil {
+		errs = append(errs, l.offloads.Close())
 	}
 	if l.silence != nil {
 		errs = append(errs, l.silence.Close())
@@ -214,7 +237,7 @@ func (m *machine) discard(ctx context.Context, o order) error {
 	}
 	ns, err := m.namespace(ctx, &o.spec)
 	if err != nil {
-		if absent(err) || errors.Is(err, attach.ErrNoEngine) {
+		if absent(err) || errors.Is(err, attach.ErrNoEngine) || errors.Is(err, errOwn) {
 			return nil
 		}
 		return err
@@ -324,7 +347,10 @@ func (l *link) openPacket(o order) error {
 		err = l.hush(l.ns, name)
 	}
 	if err == nil {
-		err = l.m.step("offloads", func() error { return l.ns.LimitOffloads(name) })
+		err = l.m.step("offloads", func() (err error) {
+			l.offloads, err = l.ns.LimitOffloads(name)
+			return err
+		})
 	}
 	if err == nil {
 		err = l.openSocket(l.ns, packet.Config{Interface: name, Workers: o.workers, Promiscuous: true})

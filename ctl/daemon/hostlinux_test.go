@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -381,8 +382,9 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-// TestOwnProcess: a pid of swd's own namespace is no container's.
-func TestOwnProcess(t *testing.T) {
+// TestOwnNamespace: whatever names the namespace of a container, it must not be
+// swd's own.
+func TestOwnNamespace(t *testing.T) {
 	host := newNS(t, "host")
 	d, _ := startIn(t, t.TempDir(), host)
 	d.addNet()
@@ -396,8 +398,28 @@ func TestOwnProcess(t *testing.T) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.Process.Pid))
 		return err == nil && string(b) == "sleep\n"
 	})
-	status, err := d.call("POST", api.PathPorts, config.Port{Name: "p", Network: "net", PID: p.Process.Pid}, nil)
-	if status != 422 || !strings.Contains(err.Why, "swd's own namespace") {
-		t.Errorf("%d %v", status, err)
+	engine := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"Id":"c","State":{"Running":true,"Pid":%d}}`, p.Process.Pid)
+	})}
+	socket := filepath.Join(t.TempDir(), "engine")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = engine.Serve(l) }()
+	defer func() { _ = engine.Close() }()
+	t.Setenv("DOCKER_HOST", "unix://"+socket)
+	before := snapshot(t, host)
+	for _, spec := range []config.Port{
+		{PID: p.Process.Pid}, {NetNS: netns(host)}, {NetNS: fmt.Sprintf("/proc/%d/ns/net", p.Process.Pid)}, {Container: "c"},
+	} {
+		spec.Name, spec.Network = "p", "net"
+		status, err := d.call("POST", api.PathPorts, spec, nil)
+		if status != 422 || !strings.Contains(err.Why, "swd's own namespace") {
+			t.Errorf("%+v: %d %v", spec, status, err)
+		}
+	}
+	if after := snapshot(t, host); stable(after) != stable(before) {
+		t.Errorf("left\n%s\nwas\n%s", after, before)
 	}
 }

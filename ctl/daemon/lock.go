@@ -21,7 +21,7 @@ func lockFile(path, what string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // The group must get to the socket, which has its own mode.
 		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openLock(path)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}
@@ -42,6 +42,26 @@ func lockFile(path, what string) (*os.File, error) {
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("lock %s: %w", what, err)
+	}
+	return f, nil
+}
+
+// openLock opens nothing but an ordinary file of this name: root truncates it,
+// and the directory may be one in which others can make links.
+func openLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link: remove it", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, errors.Join(fmt.Errorf("fstat %s: %w", path, err), f.Close())
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 {
+		return nil, errors.Join(fmt.Errorf("%s is no file of its own: remove it", path), f.Close())
 	}
 	return f, nil
 }

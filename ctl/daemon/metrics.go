@@ -58,7 +58,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		send(desc, prometheus.GaugeValue, float64(n), labels...)
 	}
 	gauge(metricWorkers, d.engine.Workers())
-	count(metricRounds, d.engine.Activity().Rounds)
+	count(metricRounds, d.engine.Rounds())
 	count(metricStrays, d.sw.Strays())
 	count(metricRefusedCli, d.listener.refused.Load())
 	gauge(metricCaptures, len(d.captures))

@@ -20,7 +20,7 @@ const captureComment = "Frames as they passed inside the switch: not yet segment
 type pcapng struct {
 	out     *streamWriter
 	ng      *pcapgo.NgWriter
-	t       *tapping
+	t       *activeCapture
 	req     captureRequest
 	base    time.Time // When the engine's clock was zero.
 	faces   map[face]int
@@ -36,8 +36,8 @@ type face struct {
 }
 
 // newPcapng writes the file's header, and the interfaces of the ports that are
-// tapped now.
-func newPcapng(d *Daemon, out *streamWriter, t *tapping, req captureRequest) (*pcapng, error) {
+// mirrored now.
+func newPcapng(d *Daemon, out *streamWriter, t *activeCapture, req captureRequest) (*pcapng, error) {
 	p := &pcapng{
 		out: out, t: t, req: req, left: req.count,
 		base:  time.Now().Add(-time.Duration(d.now())),
@@ -116,7 +116,7 @@ func (p *pcapng) face(name string, dir capture.Direction) (int, error) {
 
 // record writes a frame if the filter selects it and more are wanted.
 func (p *pcapng) record(rec capture.Record) error {
-	if p.left == 0 || !p.req.filter.match(rec.Data, rec.Len) {
+	if p.left == 0 || !p.req.filter.Match(rec.Data, rec.Len) {
 		return nil
 	}
 	id, err := p.face(p.t.name(rec.Port), rec.Dir)

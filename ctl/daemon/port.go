@@ -69,7 +69,7 @@ func (d *Daemon) checkPort(spec *config.Port) error {
 	if err := spec.ValidateOn(&n.spec); err != nil {
 		return err
 	}
-	if err := d.chooseIPs(spec, nil); err != nil {
+	if err := d.chooseIPs(spec, nil, nil); err != nil {
 		return err
 	}
 	return d.validateWith(config.Config{Ports: []config.Port{*spec}})
@@ -177,7 +177,7 @@ func (d *Daemon) openDevice(ctx context.Context, p *port) error {
 // static entries to the network; on failure to none of them.
 func (d *Daemon) attachDevice(p *port) error {
 	n := d.networks[p.spec.Network].live
-	outer := d.tapped(p)
+	outer := d.mirrored(p)
 	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu}); err != nil {
 		return err
 	}
@@ -300,8 +300,6 @@ func hostFailure(err error) error {
 		return f.withHint("start Docker or podman, or name the namespace with --netns or --pid")
 	case errors.Is(err, attach.ErrDefaultRoute):
 		return f.withHint("leave --default-route out, or remove the other route")
-	case errors.Is(err, attach.ErrSharedNetwork):
-		return f.withHint("start the container with --network none")
 	}
 	return f
 }

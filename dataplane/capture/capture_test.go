@@ -64,14 +64,14 @@ func read(c *capture.Capture) []capture.Record {
 func TestRecordsSayWhatPassed(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 1})
 	inner := mem.New(mem.Config{Workers: 1})
-	tap := c.Wrap(7, inner)
+	mirror := c.Wrap(7, inner)
 
 	inner.Inject(0, numbered(1, 60), numbered(2, 1514))
 	in := &dataplane.Batch{Now: 100}
-	tap.Pull(in)
+	mirror.Pull(in)
 	out := batchOf(0, numbered(3, 60), numbered(4, 61), numbered(5, 62))
 	out.Now, out.Sel = 200, 0b101
-	tap.Push(out)
+	mirror.Push(out)
 
 	if in.N != 2 || len(inner.Sent(0)) != 2 {
 		t.Errorf("the inner port gave %d frames and took others than 2", in.N)
@@ -124,10 +124,10 @@ func TestSnapLen(t *testing.T) {
 // that completes it in place.
 func TestOutIsCopiedBeforeThePortSettlesIt(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 1})
-	tap := c.Wrap(1, mem.New(mem.Config{Workers: 1, NoPartial: true}))
+	mirror := c.Wrap(1, mem.New(mem.Config{Workers: 1, NoPartial: true}))
 	f := numbered(1, 60)
 	f.Owes = wire.VNetHdr{Flags: wire.VNetNeedsCsum, CsumStart: 34, CsumOffset: 6}
-	tap.Push(batchOf(0, f))
+	mirror.Push(batchOf(0, f))
 	if got := read(c); len(got) != 1 || !got[0].Owes.Partial() || !bytes.Equal(got[0].Data, f.Data) {
 		t.Errorf("the record isn't what was handed to the port: %+v", got)
 	}
@@ -135,7 +135,7 @@ func TestOutIsCopiedBeforeThePortSettlesIt(t *testing.T) {
 
 func TestSeveralPortsAndWorkersMergeByTime(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 2})
-	taps := []*capture.Tap{
+	mirrors := []*capture.Mirror{
 		c.Wrap(1, mem.New(mem.Config{Workers: 2})),
 		c.Wrap(2, mem.New(mem.Config{Workers: 2})),
 	}
@@ -146,7 +146,7 @@ func TestSeveralPortsAndWorkersMergeByTime(t *testing.T) {
 	}{{1, 0, 10}, {1, 1, 30}, {1, 0, 50}, {0, 1, 20}, {0, 0, 40}, {0, 1, 40}} {
 		b := batchOf(r.worker, numbered(int(r.now), 60))
 		b.Now = r.now
-		taps[r.port].Push(b)
+		mirrors[r.port].Push(b)
 	}
 	var times []int64
 	var ports []dataplane.PortID
@@ -165,7 +165,7 @@ func TestAgainstModel(t *testing.T) {
 	const ringBytes, header, align = 256 << 10, 32, 32
 	rnd := rand.New(rand.NewPCG(3, 4))
 	c := newCapture(t, capture.Config{Workers: 1, RingBytes: ringBytes, SnapLen: 30000})
-	tap := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(0, 60)))
+	mirror := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(0, 60)))
 	var want []mem.Frame
 	held, missed := 0, uint64(0)
 	for i := range 4000 {
@@ -191,7 +191,7 @@ func TestAgainstModel(t *testing.T) {
 		f := numbered(i, size)
 		b := batchOf(0, f)
 		b.Now = int64(i)
-		tap.Push(b)
+		mirror.Push(b)
 		need := (header + min(size, 30000) + align - 1) &^ (align - 1)
 		switch now := c.Missed(); {
 		case now == missed:
@@ -211,11 +211,11 @@ func TestAgainstModel(t *testing.T) {
 func TestFullRingMissesAndGoesOn(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 1, RingBytes: 256 << 10})
 	inner := mem.New(mem.Config{Workers: 1, Slots: 8, FrameSize: dataplane.MaxFrame})
-	tap := c.Wrap(1, inner)
+	mirror := c.Wrap(1, inner)
 	for i := range 8 {
 		b := batchOf(0, numbered(i, 60000))
 		b.Now = int64(i)
-		tap.Push(b)
+		mirror.Push(b)
 	}
 	if sent := inner.Sent(0); len(sent) != 8 {
 		t.Errorf("the port took %d frames, want all 8", len(sent))
@@ -223,7 +223,7 @@ func TestFullRingMissesAndGoesOn(t *testing.T) {
 	if got := read(c); len(got) != 4 || c.Missed() != 4 {
 		t.Errorf("%d records and %d missed, want the first 4 of 60,000 bytes in 256 KB and 4", len(got), c.Missed())
 	}
-	tap.Push(batchOf(0, numbered(9, 60)))
+	mirror.Push(batchOf(0, numbered(9, 60)))
 	if got := read(c); len(got) != 1 || number(got[0].Data) != 9 {
 		t.Errorf("after Read the capture doesn't go on: %d records", len(got))
 	}
@@ -231,12 +231,12 @@ func TestFullRingMissesAndGoesOn(t *testing.T) {
 
 func TestARoundIsBounded(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 1})
-	tap := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(0, 60)))
+	mirror := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(0, 60)))
 	big := batchOf(0, numbered(1, 60000))
 	round := func(now int64) (kept int) {
 		big.Now = now
 		for range 30 {
-			tap.Push(big)
+			mirror.Push(big)
 		}
 		return len(read(c))
 	}
@@ -260,7 +260,7 @@ func TestReadWhileWorkersRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tap := c.Wrap(3, mem.NewLoop(mem.Config{Workers: workers}, numbered(0, 60)))
+	mirror := c.Wrap(3, mem.NewLoop(mem.Config{Workers: workers}, numbered(0, 60)))
 	last := [workers]int{-1, -1}
 	records := 0
 	check := func(r capture.Record) {
@@ -288,7 +288,7 @@ func TestReadWhileWorkersRun(t *testing.T) {
 					data := b.Frames[j].Bytes()
 					copy(data, numbered((i*2+j)*workers+w, len(data)).Data)
 				}
-				tap.Push(b)
+				mirror.Push(b)
 			}
 		})
 	}
@@ -312,11 +312,11 @@ func TestReadWhileWorkersRun(t *testing.T) {
 // TestAFullRingWakesTheReader: a ring that is half full ends a Wait.
 func TestAFullRingWakesTheReader(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 1, RingBytes: 256 << 10})
-	tap := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(0, 60)))
+	mirror := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(0, 60)))
 	quickest := time.Hour
 	for range 5 { // Another process may have the processor for a while.
 		for range 3 {
-			tap.Push(batchOf(0, numbered(1, 60000)))
+			mirror.Push(batchOf(0, numbered(1, 60000)))
 		}
 		start := time.Now()
 		c.Wait()
@@ -342,21 +342,21 @@ func TestNewRefuses(t *testing.T) {
 func TestTapIsThePortInside(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 1})
 	inner := mem.New(mem.Config{Workers: 1})
-	tap := c.Wrap(1, inner)
-	if tap.FD(0) != inner.FD(0) || tap.Counters() != inner.Counters() || tap.Inner() != dataplane.Port(inner) || tap.Close() != nil {
-		t.Error("the Tap isn't the port inside")
+	mirror := c.Wrap(1, inner)
+	if mirror.FD(0) != inner.FD(0) || mirror.Counters() != inner.Counters() || mirror.Inner() != dataplane.Port(inner) || mirror.Close() != nil {
+		t.Error("the Mirror isn't the port inside")
 	}
 }
 
 func TestHotPathAllocatesNothing(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 1, RingBytes: 256 << 10})
-	tap := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(1, 60), numbered(2, 1514)))
+	mirror := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(1, 60), numbered(2, 1514)))
 	b := &dataplane.Batch{}
 	run := func() {
 		b.Reset()
 		b.Now++
-		tap.Pull(b)
-		tap.Push(b)
+		mirror.Pull(b)
+		mirror.Push(b)
 	}
 	none := func(capture.Record) {}
 	if n := testing.AllocsPerRun(50, func() { run(); c.Read(none) }); n != 0 {
@@ -370,10 +370,10 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkTap is what a captured frame costs the worker: the Tap around a loop
+// BenchmarkMirror is what a captured frame costs the worker: the Mirror around a loop
 // port, whose own cost BenchmarkLoop64 of mem has. Read runs beside the clock;
 // without it ("full") every frame is missed.
-func BenchmarkTap(b *testing.B) {
+func BenchmarkMirror(b *testing.B) {
 	for _, bm := range []struct {
 		name string
 		size int
@@ -385,7 +385,7 @@ func BenchmarkTap(b *testing.B) {
 			for i := range frames {
 				frames[i] = numbered(i, bm.size)
 			}
-			tap := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, frames...))
+			mirror := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, frames...))
 			batch := &dataplane.Batch{}
 			var spent time.Duration
 			b.ReportAllocs()
@@ -393,7 +393,7 @@ func BenchmarkTap(b *testing.B) {
 				batch.Reset()
 				batch.Now++
 				start := time.Now()
-				tap.Pull(batch)
+				mirror.Pull(batch)
 				spent += time.Since(start)
 				if bm.read {
 					c.Read(func(capture.Record) {})

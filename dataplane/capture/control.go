@@ -71,7 +71,7 @@ type Config struct {
 	RingBytes int
 }
 
-// Capture is where Taps copy to and Read reads from.
+// Capture is where Mirrors copy to and Read reads from.
 type Capture struct {
 	// Immutable after New.
 	rings  []ring
@@ -106,8 +106,8 @@ func New(cfg Config) (*Capture, error) {
 }
 
 // Wrap returns a port that copies to c what passes p, which is the port id.
-func (c *Capture) Wrap(id dataplane.PortID, p dataplane.Port) *Tap {
-	return &Tap{inner: p, c: c, id: id}
+func (c *Capture) Wrap(id dataplane.PortID, p dataplane.Port) *Mirror {
+	return &Mirror{inner: p, c: c, id: id}
 }
 
 // Read gives f what was captured before the call, in the order of time, and

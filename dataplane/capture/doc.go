@@ -1,13 +1,13 @@
 // Package capture copies what passes a port, for pcapng files and live views.
 //
-// A Tap is a dataplane.Port around another one: Pull copies what the inner port
+// A Mirror is a dataplane.Port around another one: Pull copies what the inner port
 // gave (In), Push what it is about to be handed (Out). Control code puts it in
 // the port's place for the time of a capture, so that a port that isn't
-// captured costs nothing. One Capture serves the Taps of one port or of many: a
+// captured costs nothing. One Capture serves the Mirrors of one port or of many: a
 // network's capture.
 //
-//	worker 0 ─ Tap.Pull, Tap.Push ─► ring 0 ─┐
-//	worker 1 ─ Tap.Pull, Tap.Push ─► ring 1 ─┴─► Read: one goroutine, merged by time
+//	worker 0 ─ Mirror.Pull, Mirror.Push ─► ring 0 ─┐
+//	worker 1 ─ Mirror.Pull, Mirror.Push ─► ring 1 ─┴─► Read: one goroutine, merged by time
 //
 // # Never in the way
 //
@@ -20,11 +20,11 @@
 // # How control code uses it
 //
 //	c, err := capture.New(capture.Config{Workers: n, SnapLen: 256})
-//	tap := c.Wrap(id, port)                // for each port
-//	engine.Attach(id, tap, sink)           // and in the switch, as the way out
+//	mirror := c.Wrap(id, port)             // for each port
+//	engine.Swap(id, mirror)                // and in the switch, as the way out
 //	for c.Wait() { c.Read(write) }         // a goroutine, until Stop
 //	…
-//	engine.Attach(id, port, sink)          // and in the switch; then wait for Engine.Do
+//	engine.Swap(id, port)                  // and in the switch, before it
 //	c.Stop()                               // ends the goroutine's loop
 //	c.Read(write)                          // by that goroutine: what was left
 //	c.Close()
@@ -44,7 +44,7 @@
 //
 // # Who may call what
 //
-// Tap.Pull and Tap.Push: the worker that the batch names. Read: one goroutine
-// at a time. Close: after the engine and the switch have let go of every Tap,
+// Mirror.Pull and Mirror.Push: the worker that the batch names. Read: one goroutine
+// at a time. Close: after the engine and the switch have let go of every Mirror,
 // and Read and Wait have ended. Everything else: anybody, at any time.
 package capture

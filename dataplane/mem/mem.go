@@ -113,12 +113,13 @@ func count(b *dataplane.Batch) (frames, bytes int) {
 func (p *Port) pushRing(q *queue, b *dataplane.Batch) (frames, bytes int) {
 	for s := b.Sel; s != 0; s &= s - 1 {
 		f := &b.Frames[dataplane.First(s)]
+		var d dataplane.Drop
 		if p.cfg.NoGSO && f.Owes.GSO() || p.cfg.NoPartial && f.Owes.Partial() {
-			n, m := p.pushSettled(q, b.Worker, f)
-			frames, bytes = frames+n, bytes+m
-			continue
+			d = q.settle(f)
+		} else {
+			d = q.out.put(f.Bytes(), f.Owes)
 		}
-		if d := q.out.put(f.Bytes(), f.Owes); d != dataplane.None {
+		if d != dataplane.None {
 			p.counters.Drop(b.Worker, d, 1)
 			continue
 		}

@@ -8,39 +8,32 @@ import (
 	"heddle/dataplane/wire"
 )
 
-// pushSettled sends a frame that the port can't take as it is: completed, or
-// cut into segments, which it writes straight into the ring. It returns how
-// many frames and bytes went out and counts what didn't, segment by segment.
-func (p *Port) pushSettled(q *queue, worker int, f *dataplane.Frame) (frames, bytes int) {
+// settle puts a frame that the port can't take as it is into the ring:
+// completed, or cut into segments. It returns why not, or None.
+func (q *queue) settle(f *dataplane.Frame) dataplane.Drop {
 	if f.Owes.GSO() {
-		return p.pushSegments(q, worker, f)
+		return q.putSegments(f)
 	}
-	d := dataplane.TxOffload
-	if offload.Complete(f.Bytes(), &f.Owes) {
-		if d = q.out.put(f.Bytes(), f.Owes); d == dataplane.None {
-			return 1, f.Len
-		}
+	if !offload.Complete(f.Bytes(), &f.Owes) {
+		return dataplane.TxOffload
 	}
-	p.counters.Drop(worker, d, 1)
-	return 0, 0
+	return q.out.put(f.Bytes(), f.Owes)
 }
 
-func (p *Port) pushSegments(q *queue, worker int, f *dataplane.Frame) (frames, bytes int) {
+// putSegments cuts a GSO frame straight into the ring. The first segment that
+// finds no room ends it, and counts as the whole.
+func (q *queue) putSegments(f *dataplane.Frame) dataplane.Drop {
 	if !q.segmenter.Begin(f.Bytes(), &f.Owes) {
-		p.counters.Drop(worker, dataplane.TxOffload, 1)
-		return 0, 0
+		return dataplane.TxOffload
 	}
-	count := q.segmenter.Count()
-	for ; frames < count; frames++ {
+	for range q.segmenter.Count() {
 		s, d := q.out.reserve(offload.SegmentLen(f.Bytes(), &f.Owes))
 		if d != dataplane.None {
-			p.counters.Drop(worker, d, count-frames)
-			break
+			return d
 		}
 		s.n = q.segmenter.Next(s.buf[dataplane.Headroom:])
 		s.owes = wire.VNetHdr{}
-		bytes += s.n
 		q.out.filled++
 	}
-	return frames, bytes
+	return dataplane.None
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -109,11 +110,7 @@ func (d device) free() error {
 // find asks the kernel (rtnetlink(7), linux/if_link.h) for the interface of
 // that name in the thread's namespace.
 func find(name string) (device, error) {
-	dump, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
-	if err != nil {
-		return device{}, fmt.Errorf("list the interfaces: %w", err)
-	}
-	msgs, err := syscall.ParseNetlinkMessage(dump)
+	msgs, err := links()
 	if err != nil {
 		return device{}, fmt.Errorf("list the interfaces: %w", err)
 	}
@@ -133,6 +130,25 @@ func find(name string) (device, error) {
 		return d, nil
 	}
 	return device{}, nil
+}
+
+// links returns a message for each interface of the thread's namespace.
+func links() ([]syscall.NetlinkMessage, error) {
+	for range 16 {
+		dump, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
+		if err != nil {
+			return nil, err
+		}
+		msgs, err := syscall.ParseNetlinkMessage(dump)
+		if err != nil {
+			return nil, err
+		}
+		torn := func(m syscall.NetlinkMessage) bool { return m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 }
+		if !slices.ContainsFunc(msgs, torn) {
+			return msgs, nil
+		}
+	}
+	return nil, errors.New("they change faster than they can be listed: try again")
 }
 
 // parse reads the attributes IFLA_TUN_*.

@@ -22,19 +22,11 @@ func (p *Port) Push(b *dataplane.Batch) {
 	frames, bytes := 0, 0
 	for s := b.Sel; s != 0; s &= s - 1 {
 		f := &b.Frames[dataplane.First(s)]
-		if q.noUSO && f.Owes.GSOType == wire.VNetGSOUDPL4 {
-			n, m := p.pushSegments(q, b.Worker, f)
-			frames, bytes = frames+n, bytes+m
-			continue
-		}
-		piece := f.WithHeadroom(wire.VNetHdrLen)
-		putHeader(piece, f)
-		errno := write(q.fd, piece)
-		if errno == 0 {
+		d := q.send(f)
+		if d == dataplane.None {
 			frames, bytes = frames+1, bytes+f.Len
 			continue
 		}
-		d := dropFor(errno)
 		if d == dataplane.TxDown {
 			// The link is down or the device gone, for the other frames too.
 			p.counters.Drop(b.Worker, d, bits.OnesCount64(s))
@@ -47,25 +39,32 @@ func (p *Port) Push(b *dataplane.Batch) {
 	}
 }
 
-// pushSegments sends a UDP GSO frame as the frames that it stands for, and
-// returns how many frames and bytes of them went out.
-func (p *Port) pushSegments(q *queue, worker int, f *dataplane.Frame) (frames, bytes int) {
+// send writes a frame and returns why it was not sent, or None.
+func (q *queue) send(f *dataplane.Frame) dataplane.Drop {
+	if q.noUSO && f.Owes.GSOType == wire.VNetGSOUDPL4 {
+		return q.sendSegments(f)
+	}
+	piece := f.WithHeadroom(wire.VNetHdrLen)
+	putHeader(piece, f)
+	return dropFor(write(q.fd, piece))
+}
+
+// sendSegments writes a UDP GSO frame as the frames that it stands for. The
+// first that is not sent ends it, and counts as the whole.
+func (q *queue) sendSegments(f *dataplane.Frame) dataplane.Drop {
 	if !q.segmenter.Begin(f.Bytes(), &f.Owes) {
-		p.counters.Drop(worker, dataplane.TxOffload, 1)
-		return 0, 0
+		return dataplane.TxOffload
 	}
 	hdr := q.segment[dataplane.Headroom-wire.VNetHdrLen:]
+	(&wire.VNetHdr{}).Encode(hdr)
 	for {
 		n := q.segmenter.Next(hdr[wire.VNetHdrLen:])
 		if n == 0 {
-			return frames, bytes
+			return dataplane.None
 		}
-		(&wire.VNetHdr{}).Encode(hdr)
-		if errno := write(q.fd, hdr[:wire.VNetHdrLen+n]); errno != 0 {
-			p.counters.Drop(worker, dropFor(errno), 1)
-			continue
+		if d := dropFor(write(q.fd, hdr[:wire.VNetHdrLen+n])); d != dataplane.None {
+			return d
 		}
-		frames, bytes = frames+1, bytes+n
 	}
 }
 
@@ -88,10 +87,12 @@ func write(fd int, b []byte) syscall.Errno {
 	return errno
 }
 
-// dropFor returns what an errno of write means for the frame. EIO is a link
+// dropFor returns what an errno of write means for the frame, None for 0. EIO is a link
 // that is down, EBADFD a device that was deleted (drivers/net/tun.c).
 func dropFor(errno syscall.Errno) dataplane.Drop {
 	switch errno {
+	case 0:
+		return dataplane.None
 	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
 		return dataplane.TxQueueFull
 	case unix.EIO, unix.EBADFD, unix.EBADF, unix.ENODEV, unix.ENXIO, unix.ENETDOWN:

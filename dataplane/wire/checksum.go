@@ -18,8 +18,9 @@ import (
 // Sum costs 1 ns for each 30 bytes: carries run along a chain of
 // add-with-carry over eight 8-byte words, which the compiler makes of
 // bits.Add64; the chains of two rounds don't wait for each other, since none
-// takes its carry from the one before. The words are loaded in the machine's (little-endian) order and the sum is
-// turned round once at its end; RFC 1071 2(B) shows that this is the same.
+// takes its carry from the one before. The words are loaded in the machine's
+// (little-endian) order and the sum is turned round once at its end; RFC 1071
+// 2(B) shows that this is the same.
 
 // Sum adds the words of b to the partial sum acc. An odd last byte counts as
 // the upper half of a word; so only the last piece of a sum over several may

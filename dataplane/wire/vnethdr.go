@@ -40,15 +40,15 @@ type VNetHdr struct {
 }
 
 // Decode reads the header from the first VNetHdrLen bytes of b, in the byte
-// order of the machine, which is little endian on every one Heddle runs on.
+// order of the machine.
 func (h *VNetHdr) Decode(b []byte) {
 	_ = b[VNetHdrLen-1]
 	h.Flags = b[0]
 	h.GSOType = b[1]
-	h.HdrLen = binary.LittleEndian.Uint16(b[2:])
-	h.GSOSize = binary.LittleEndian.Uint16(b[4:])
-	h.CsumStart = binary.LittleEndian.Uint16(b[6:])
-	h.CsumOffset = binary.LittleEndian.Uint16(b[8:])
+	h.HdrLen = binary.NativeEndian.Uint16(b[2:])
+	h.GSOSize = binary.NativeEndian.Uint16(b[4:])
+	h.CsumStart = binary.NativeEndian.Uint16(b[6:])
+	h.CsumOffset = binary.NativeEndian.Uint16(b[8:])
 }
 
 // Encode writes the header to the first VNetHdrLen bytes of b.
@@ -56,10 +56,10 @@ func (h *VNetHdr) Encode(b []byte) {
 	_ = b[VNetHdrLen-1]
 	b[0] = h.Flags
 	b[1] = h.GSOType
-	binary.LittleEndian.PutUint16(b[2:], h.HdrLen)
-	binary.LittleEndian.PutUint16(b[4:], h.GSOSize)
-	binary.LittleEndian.PutUint16(b[6:], h.CsumStart)
-	binary.LittleEndian.PutUint16(b[8:], h.CsumOffset)
+	binary.NativeEndian.PutUint16(b[2:], h.HdrLen)
+	binary.NativeEndian.PutUint16(b[4:], h.GSOSize)
+	binary.NativeEndian.PutUint16(b[6:], h.CsumStart)
+	binary.NativeEndian.PutUint16(b[8:], h.CsumOffset)
 }
 
 // Partial tells whether the frame's checksum is still to be completed.

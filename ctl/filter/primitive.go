@@ -1,4 +1,4 @@
-package daemon
+package filter
 
 import (
 	"errors"
@@ -11,13 +11,6 @@ import (
 	pcapfilter "github.com/packetcap/go-pcap/filter"
 	"golang.org/x/net/bpf"
 )
-
-// Primitives become classic BPF programs. github.com/packetcap/go-pcap compiles
-// addresses, networks, ports, tcp and udp; it is given one primitive at a
-// time, in a canonical form with numbers only, because it has no precedence of
-// and, or and not, takes an unknown protocol for any frame, and would ask DNS
-// for a name. What it lacks or gets wrong (protocol numbers, sctp, ICMP,
-// portrange, IPv6 networks that end on a 32-bit word) is assembled here.
 
 // Offsets in an untagged Ethernet frame, in bytes.
 const (

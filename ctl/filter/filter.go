@@ -1,30 +1,25 @@
-package daemon
+package filter
 
 import "encoding/binary"
 
-// filterBytes is how much of a frame a filter looks at: Ethernet with two
-// tags, the longest IPv4 header and the ports behind it, in bytes.
-const filterBytes = 14 + 2*4 + 60 + 4
+// Bytes is how much of a frame a Filter looks at, in bytes: Ethernet with two
+// tags, the longest IPv4 header and the ports behind it. Whoever cuts frames
+// short before Match leaves that much.
+const Bytes = 14 + 2*4 + 60 + 4
 
-// captureFilter is a compiled capture filter. One goroutine uses it at a time.
-//
-// The expression's and, or and not are a tree in Go; each primitive (`host A`,
-// `tcp port 80`) is a classic BPF program of its own. Primitives look through
-// up to two 802.1Q or 802.1ad tags, so that `tcp port 80` finds tagged frames
-// too; `vlan [ID]` selects by tag. tcpdump's language otherwise, without byte
-// expressions (tcp[13]) and host names.
-type captureFilter struct {
+// Filter is a compiled filter. One goroutine uses it at a time.
+type Filter struct {
 	root node
 	v    view
 }
 
 // view is a frame as primitives see it.
 type view struct {
-	untagged []byte    // The frame without its tags, at most filterBytes of it.
+	untagged []byte    // The frame without its tags, at most Bytes of it.
 	vids     [2]uint16 // The tags' VLAN ids, outermost first.
 	tags     int       // How many of vids are valid.
 	wireLen  int       // Length of the whole frame in bytes, tags included.
-	scratch  [filterBytes]byte
+	scratch  [Bytes]byte
 }
 
 // node is an expression or a part of one.
@@ -55,9 +50,11 @@ func (n vlanNode) match(v *view) bool {
 	return false
 }
 
-// match tells whether the filter selects a frame of wireLen bytes, of which
-// data is the beginning. A nil filter selects every frame.
-func (f *captureFilter) match(data []byte, wireLen int) bool {
+// Match tells whether the filter selects a frame of wireLen bytes, of which
+// data is the beginning: the first Bytes of it decide. data is only read, and
+// not kept. A nil Filter selects every frame. It never fails: what a frame is
+// too short to hold, it doesn't have.
+func (f *Filter) Match(data []byte, wireLen int) bool {
 	if f == nil {
 		return true
 	}
@@ -82,7 +79,7 @@ func (v *view) load(data []byte, wireLen int) {
 		rest = rest[4:]
 	}
 	if v.tags == 0 {
-		v.untagged = data[:min(len(data), filterBytes)]
+		v.untagged = data[:min(len(data), Bytes)]
 		return
 	}
 	n := copy(v.scratch[:], data[:12])

@@ -1,4 +1,4 @@
-package daemon
+package filter
 
 import (
 	"errors"
@@ -10,24 +10,25 @@ import (
 
 // Bounds of an expression.
 const (
-	maxFilterLen   = 1024 // Bytes.
-	maxFilterDepth = 32   // Parentheses and nots within each other.
+	maxLen   = 1024 // Bytes.
+	maxDepth = 32   // Parentheses and nots within each other.
 )
 
-// compileFilter compiles a tcpdump-style expression. An empty one is nil,
-// which selects every frame.
-func compileFilter(expr string) (*captureFilter, error) {
+// Compile compiles an expression of at most 1024 bytes. An empty one gives a
+// nil Filter, which selects every frame. Errors are written for the person who
+// wrote the expression. Any goroutine may call it.
+func Compile(expr string) (*Filter, error) {
 	if strings.TrimSpace(expr) == "" {
 		return nil, nil // No filter is a filter that selects all: match accepts a nil receiver.
 	}
-	if len(expr) > maxFilterLen {
-		return nil, fmt.Errorf("the filter is %d bytes long: at most %d", len(expr), maxFilterLen)
+	if len(expr) > maxLen {
+		return nil, fmt.Errorf("the filter is %d bytes long: at most %d", len(expr), maxLen)
 	}
-	toks, err := filterTokens(expr)
+	toks, err := tokenize(expr)
 	if err != nil {
 		return nil, err
 	}
-	p := filterParser{toks: toks}
+	p := parser{toks: toks}
 	n, err := p.expression(0)
 	if err != nil {
 		return nil, err
@@ -35,12 +36,12 @@ func compileFilter(expr string) (*captureFilter, error) {
 	if t := p.peek(0); t != "" {
 		return nil, fmt.Errorf("filter: unexpected %q", t)
 	}
-	return &captureFilter{root: n}, nil
+	return &Filter{root: n}, nil
 }
 
-// filterTokens cuts an expression into words, parentheses and operators; && ||
+// tokenize cuts an expression into words, parentheses and operators; && ||
 // and ! become their words.
-func filterTokens(s string) ([]string, error) {
+func tokenize(s string) ([]string, error) {
 	var toks []string
 	for i := 0; i < len(s); {
 		switch c := s[i]; {
@@ -79,9 +80,9 @@ func wordByte(c byte) bool {
 		c == '.' || c == ':' || c == '/' || c == '-' || c == '_'
 }
 
-// filterParser is a recursive-descent parser over tokens. As in tcpdump, and
+// parser is a recursive-descent parser over tokens. As in tcpdump, and
 // and or bind equally and to the left, not binds tighter.
-type filterParser struct {
+type parser struct {
 	toks []string
 	pos  int
 	last qualifiers // Of the last primitive: `port 80 or 443`.
@@ -91,20 +92,20 @@ type filterParser struct {
 type qualifiers struct{ proto, dir, kind string }
 
 // peek returns the token n ahead, or "" at the end.
-func (p *filterParser) peek(n int) string {
+func (p *parser) peek(n int) string {
 	if p.pos+n >= len(p.toks) {
 		return ""
 	}
 	return p.toks[p.pos+n]
 }
 
-func (p *filterParser) next() string {
+func (p *parser) next() string {
 	t := p.peek(0)
 	p.pos++
 	return t
 }
 
-func (p *filterParser) expression(depth int) (node, error) {
+func (p *parser) expression(depth int) (node, error) {
 	n, err := p.factor(depth)
 	for err == nil {
 		var right node
@@ -126,9 +127,9 @@ func (p *filterParser) expression(depth int) (node, error) {
 	return nil, err
 }
 
-func (p *filterParser) factor(depth int) (node, error) {
-	if depth > maxFilterDepth {
-		return nil, fmt.Errorf("filter: nested deeper than %d", maxFilterDepth)
+func (p *parser) factor(depth int) (node, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("filter: nested deeper than %d", maxDepth)
 	}
 	switch p.peek(0) {
 	case "not":
@@ -153,7 +154,7 @@ func (p *filterParser) factor(depth int) (node, error) {
 }
 
 // primitive reads qualifiers and what they qualify.
-func (p *filterParser) primitive() (node, error) {
+func (p *parser) primitive() (node, error) {
 	var q qualifiers
 	for {
 		t := p.peek(0)
@@ -207,7 +208,7 @@ func (q qualifiers) String() string {
 }
 
 // bare makes the node of a protocol that stands alone.
-func (p *filterParser) bare(q qualifiers, otherwise string) (node, error) {
+func (p *parser) bare(q qualifiers, otherwise string) (node, error) {
 	if q.proto != "" && q.proto != "ether" && q.dir == "" && q.kind == "" {
 		return protocolNode(q.proto)
 	}
@@ -218,7 +219,7 @@ func (p *filterParser) bare(q qualifiers, otherwise string) (node, error) {
 }
 
 // special makes the node of a primitive that isn't an address or a port.
-func (p *filterParser) special(q qualifiers, word string) (node, error) {
+func (p *parser) special(q qualifiers, word string) (node, error) {
 	if q.dir != "" || q.kind != "" {
 		return nil, fmt.Errorf("filter: unexpected %q after %s", word, q)
 	}

@@ -1,4 +1,4 @@
-package daemon
+package filter
 
 import (
 	"bytes"
@@ -28,7 +28,7 @@ func TestFilterAgainstLibpcap(t *testing.T) {
 	for _, block := range blocks {
 		expr, prog, _ := strings.Cut(block, "\n")
 		t.Run(expr, func(t *testing.T) {
-			f, err := compileFilter(expr)
+			f, err := Compile(expr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -42,7 +42,7 @@ func TestFilterAgainstLibpcap(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got, want := f.match(b, len(b)), n > 0; got != want {
+				if got, want := f.Match(b, len(b)), n > 0; got != want {
 					t.Fatalf("%x: %v, libpcap %v", b, got, want)
 				}
 			}
@@ -154,7 +154,7 @@ func TestFilterTags(t *testing.T) {
 		{"", true, true, true},
 	}
 	for _, tt := range tests {
-		f, err := compileFilter(tt.expr)
+		f, err := Compile(tt.expr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +162,7 @@ func TestFilterTags(t *testing.T) {
 			b    []byte
 			want bool
 		}{"untagged": {plain, tt.plain}, "one tag": {one, tt.one}, "two tags": {two, tt.two}} {
-			if got := f.match(c.b, len(c.b)); got != c.want {
+			if got := f.Match(c.b, len(c.b)); got != c.want {
 				t.Errorf("%q, %s: %v, want %v", tt.expr, name, got, c.want)
 			}
 		}
@@ -218,7 +218,7 @@ func TestFilterErrors(t *testing.T) {
 		strings.Repeat("not ", 100):    "deeper",
 		strings.Repeat("tcp or ", 200): "long",
 	} {
-		_, err := compileFilter(expr)
+		_, err := Compile(expr)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want one with %q", expr, err, want)
 		}
@@ -231,9 +231,9 @@ func FuzzFilter(f *testing.F) {
 	f.Add("vlan 5 && (net 2001:db8::/64 || less 60)", []byte{})
 	f.Add("ether src 02:00:00:00:00:01 or portrange 1-2", make([]byte, 17))
 	f.Fuzz(func(_ *testing.T, expr string, frame []byte) {
-		c, err := compileFilter(expr)
+		c, err := Compile(expr)
 		if err == nil {
-			c.match(frame, len(frame))
+			c.Match(frame, len(frame))
 		}
 	})
 }

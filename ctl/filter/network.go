@@ -1,4 +1,4 @@
-package daemon
+package filter
 
 import (
 	"encoding/binary"
