@@ -214,8 +214,10 @@ func TestUplinkFollowsItsNextHop(t *testing.T) {
 	// It announces another MAC.
 	l.none(l.push(l.up, arpFrame4(wire.Broadcast, macRouter+1, wire.ARPRequest, router, 0, router)))
 	expect(t, "new MAC", l.outOne(udpPkt(hostA, 5000, far4, 53)).dstMAC, macRouter+1)
+	expect(t, "state", l.up.NextHops(int64(l.now))[0].State, Reachable)
 	// Without frames, Tick keeps it fresh.
 	l.now += 40 * time.Second
+	expect(t, "state later", l.up.NextHops(int64(l.now))[0], NextHop{router, macRouter + 1, Stale})
 	l.n.Tick(0, int64(l.now))
 	expect(t, "asked by Tick", len(l.wire.take()) > 0, true)
 }

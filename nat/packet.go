@@ -177,14 +177,6 @@ func (p *packet) l3Len(f *dataplane.Frame) int {
 	return p.end - p.l3
 }
 
-// dontFragment tells whether the sender forbids fragments; IPv6's always do.
-func (p *packet) dontFragment() bool {
-	if p.v6 {
-		return true
-	}
-	return p.data[p.l3+6]&(wire.IPv4DontFragment>>8) != 0
-}
-
 // rewrite is a change of one endpoint of a packet.
 type rewrite struct {
 	addr  addr
