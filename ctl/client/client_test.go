@@ -114,6 +114,43 @@ func TestCalls(t *testing.T) {
 			all, err := c.Drops(ctx, "p")
 			return wrong(err, len(all) == 1 && all[0].Count == 2)
 		}},
+		{"GET /v1/uplinks", `[{"name":"u"}]`, func() error {
+			all, err := c.Uplinks(ctx)
+			return wrong(err, len(all) == 1 && all[0].Name == "u")
+		}},
+		{"GET /v1/uplinks/u", `{"next_hops":[{"state":"stale"}]}`, func() error {
+			u, err := c.Uplink(ctx, "u")
+			return wrong(err, len(u.NextHops) == 1 && u.NextHops[0].State == api.HopStale)
+		}},
+		{`POST /v1/uplinks {"name":"a"}`, `{"mode":"own"}`, func() error {
+			u, err := c.AddUplink(ctx, spec)
+			return wrong(err, u.Mode == "own")
+		}},
+		{"DELETE /v1/uplinks/u", "", func() error { return c.RemoveUplink(ctx, "u") }},
+		{"GET /v1/nat", `[{"id":"0"},{"id":"1"}]`, func() error {
+			all, err := c.NATs(ctx)
+			return wrong(err, len(all) == 2 && all[1].ID == "1")
+		}},
+		{"GET /v1/nat/500b014917c1", `{"hits":3}`, func() error {
+			n, err := c.NAT(ctx, "500b014917c1")
+			return wrong(err, n.Hits == 3)
+		}},
+		{`POST /v1/nat {"name":"a"}`, `{"listen":"80/tcp"}`, func() error {
+			n, err := c.AddNAT(ctx, spec)
+			return wrong(err, n.Listen == "80/tcp")
+		}},
+		{"DELETE /v1/nat/500b014917c1", "", func() error { return c.RemoveNAT(ctx, "500b014917c1") }},
+		{"GET /v1/conns/count", `{"count":5,"max":1000000}`, func() error {
+			n, err := c.CountConns(ctx)
+			return wrong(err, n.Count == 5 && n.Max == 1000000)
+		}},
+		{"DELETE /v1/conns", "", func() error { return c.FlushConns(ctx, ConnFilter{}) }},
+		{"DELETE /v1/conns?dst=198.51.100.0%2F24&network=n&proto=tcp&src=198.18.0.2", "", func() error {
+			return c.FlushConns(ctx, ConnFilter{Network: "n", Proto: "tcp", Src: "198.18.0.2", Dst: "198.51.100.0/24"})
+		}},
+		{"GET /v1/conns?limit=7&proto=udp", `[]`, func() error {
+			return c.Conns(ctx, ConnFilter{Proto: "udp"}, 7, func(api.Conn) error { return errors.New("called for nothing") })
+		}},
 		{"GET /v1/config", `{"name":"a"}`, func() error {
 			got := map[string]string{}
 			err := c.Export(ctx, &got)
@@ -233,6 +270,49 @@ func TestBroken(t *testing.T) {
 	slow := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	if _, err := slow.Status(ctx); err == nil || !strings.Contains(err.Error(), "swd didn't answer in time") {
 		t.Error(err)
+	}
+}
+
+// TestConns: connections are handed over one by one while the answer is under
+// way, and an answer that isn't whole is an error.
+func TestConns(t *testing.T) {
+	handed := make(chan struct{})
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `[{"proto":"tcp"},`)
+		_ = http.NewResponseController(w).Flush()
+		<-handed
+		_, _ = io.WriteString(w, `{"proto":"udp"}]`+"\n")
+	})
+	var protos []string
+	err := c.Conns(t.Context(), ConnFilter{}, 0, func(n api.Conn) error {
+		if protos = append(protos, n.Proto); len(protos) == 1 {
+			close(handed)
+		}
+		return nil
+	})
+	if err != nil || strings.Join(protos, ",") != "tcp,udp" {
+		t.Error(protos, err)
+	}
+	err = c.Conns(t.Context(), ConnFilter{}, 0, func(api.Conn) error { return io.ErrShortWrite })
+	if !errors.Is(err, io.ErrShortWrite) {
+		t.Error(err)
+	}
+	for body, want := range map[string]string{
+		"null":                "",
+		"[]\n":                "",
+		"":                    "before its answer was whole",
+		"[":                   "before its answer was whole",
+		`[{"proto":"tcp"}`:    "before its answer was whole",
+		`[{"proto":`:          "before its answer was whole",
+		`{}`:                  "its answer is no list",
+		`[]{}`:                "there is more behind its answer",
+		`[{"packets":"one"}]`: "talk to swd: json: cannot unmarshal",
+	} {
+		c := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+		err := c.Conns(t.Context(), ConnFilter{}, 0, func(api.Conn) error { return nil })
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", body, err, want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -374,7 +375,11 @@ func TestOverlaps(t *testing.T) {
 		}
 		for _, e := range Each(err) {
 			var i int
-			if _, err := fmt.Sscanf(e.(*FieldError).Path, "nat[%d].listen", &i); err != nil {
+			var field *FieldError
+			if !errors.As(e, &field) {
+				t.Fatal(e)
+			}
+			if _, err := fmt.Sscanf(field.Path, "nat[%d].listen", &i); err != nil {
 				t.Fatalf("%v: %v", e, err)
 			}
 			c.NAT[i].Uplink = ""

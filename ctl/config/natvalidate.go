@@ -110,7 +110,7 @@ func (u *Uplink) checkNextHops(c checker) {
 			c.index(i).refuse("%s is a second next hop of its family", hop)
 		case own[hop]:
 			c.index(i).refuse("%s is an address of the uplink itself", hop)
-		case !in && len(subnets) > 0 && !(hop.Is6() && hop.IsLinkLocalUnicast()):
+		case !in && len(subnets) > 0 && (hop.Is4() || !hop.IsLinkLocalUnicast()):
 			c.index(i).refuse("%s is in none of the subnets of the uplink's addresses", hop)
 		default:
 			if !in {
