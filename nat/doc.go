@@ -54,6 +54,5 @@
 //
 // It never reads a clock (time is Batch.Now and the now of control methods),
 // blocks a worker but for NAT.mu, allocates for a frame, logs, rewrites what is
-// inside L4 (no ALGs) but for a SYN's MSS, reassembles, or splits a packet that
-// is too long: it says so to the sender, also where IPv4 would let it split.
+// inside L4 (no ALGs) but for a SYN's MSS, or reassembles.
 package nat

@@ -115,7 +115,7 @@ func (t *turn) follow(e *fragmented) (uint16, dataplane.Drop) {
 	if p.ttl <= 1 {
 		return 0, dataplane.TTLExpired
 	}
-	if p.end-p.l3 > to.mtu {
+	if p.end-p.l3 > to.mtu && !p.splits(t.f) {
 		return 0, dataplane.ExceedsMTU
 	}
 	for i := range e.dones {
@@ -139,6 +139,9 @@ func (t *turn) release(e *fragmented) {
 		if f == nil {
 			continue
 		}
+		// Its place is taken now, as what follows may need others.
+		i := t.out.N
+		t.route(0)
 		t.f = f
 		if d := t.p.parse(f, etherTypeOf(f)); d != dataplane.None {
 			t.drop(d, 1)
@@ -147,9 +150,8 @@ func (t *turn) release(e *fragmented) {
 		path, d := t.follow(e)
 		if d != dataplane.None {
 			t.drop(d, 1)
-		} else if path != 0 {
-			t.route(path)
 		}
+		t.out.to[i] = path
 	}
 	t.f = at
 }

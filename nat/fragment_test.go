@@ -124,3 +124,48 @@ func TestFragmentsThatWaitAreBounded(t *testing.T) {
 	expect(t, "frames after 15 s", len(w), 1)
 	expect(t, "packets after 15 s", l.n.Stats().Fragmented, 1)
 }
+
+func TestRFC1812PacketsThatMayBeSplit(t *testing.T) {
+	l := newLab(t, options{uplink: func(c *UplinkConfig) { c.MTU = 700 }})
+	p := udpPkt(hostA, 5000, far4, 80)
+	p.payload, p.partial = make([]byte, 1400), true
+	for i := range p.payload {
+		p.payload[i] = byte(i)
+	}
+	w, in := l.out(p)
+	expect(t, "pieces", len(w), 3)
+	expect(t, "errors", len(in), 0)
+	whole := make([]byte, 1408)
+	n := 0
+	for _, g := range w {
+		n += copy(whole[g.fragOff:], g.raw)
+		expect(t, "source", g.src, ext4)
+		expect(t, "MAC", g.dstMAC, macRouter)
+		if len(g.raw) > 680 {
+			t.Errorf("a piece of %d bytes", len(g.raw))
+		}
+	}
+	expect(t, "bytes", n, 1408)
+	expect(t, "more behind the last", w[2].more, false)
+	if sum := wire.Fold(wire.Sum(whole, w[0].pseudo(len(whole)))); sum != 0xffff {
+		t.Errorf("checksum of the whole is wrong: %#x", sum)
+	}
+	// Fragments are split on, and fit together, also those that waited.
+	p.partial = false
+	total := map[int]int{}
+	fs := cut(p, 9, 704)
+	fs[0], fs[1] = fs[1], fs[0]
+	for _, f := range fs {
+		w, _ := l.out(f)
+		for _, g := range w {
+			total[g.fragOff] = len(g.raw)
+			expect(t, "more", g.more, g.fragOff+len(g.raw) < 1408)
+		}
+	}
+	at := 0
+	for total[at] > 0 {
+		at += total[at]
+	}
+	expect(t, "bytes of all pieces", at, 1408)
+	l.drops()
+}

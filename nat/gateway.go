@@ -137,7 +137,7 @@ func (t *turn) outboundConn(g *Gateway, id uint32) (uint16, dataplane.Drop) {
 		t.report(&g.link, g.source(p.src), &timeExceeded, 0)
 		return 0, dataplane.TTLExpired
 	}
-	if p.end-p.l3 > u.mtu && !t.fits(&g.link, g.source(p.src), u.mtu) {
+	if p.end-p.l3 > u.mtu && !t.mayGo(&g.link, g.source(p.src), u.mtu) {
 		return 0, dataplane.ExceedsMTU
 	}
 	if d := t.note(c, outward); d != dataplane.None {
@@ -295,7 +295,7 @@ func (t *turn) hop(from *link, mtu int) dataplane.Drop {
 		t.report(from, from.source(p.src), &timeExceeded, 0)
 		return dataplane.TTLExpired
 	}
-	if !t.fits(from, from.source(p.src), mtu) {
+	if !t.mayGo(from, from.source(p.src), mtu) {
 		return dataplane.ExceedsMTU
 	}
 	t.dones = 0

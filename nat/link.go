@@ -149,6 +149,9 @@ func (t *turn) deliverTo(l *link, id uint16) (path uint16, d dataplane.Drop) {
 		if t.now-n.confirmed > reachable && !n.fixed && int32(t.now-n.confirmed) > 0 {
 			t.probe(l, id)
 		}
+		if p := &t.p; p.end-p.l3 > l.mtu && p.splits(t.f) {
+			return t.split(l.path, l.mtu)
+		}
 		return l.path, dataplane.None
 	}
 	t.probe(l, id)

@@ -68,14 +68,4 @@ func (t *turn) report(l *link, from addr, what *trouble, mtu int) {
 	t.route(l.path)
 }
 
-// fits tells whether the packet at hand passes a path of mtu bytes; if not,
-// its sender is told.
-func (t *turn) fits(l *link, from addr, mtu int) bool {
-	if t.p.end-t.p.l3 <= mtu || t.p.l3Len(t.f) <= mtu {
-		return true
-	}
-	t.report(l, from, &tooBig, mtu)
-	return false
-}
-
 func segmentLen(f *dataplane.Frame) int { return offload.SegmentLen(f.Bytes(), &f.Owes) }

@@ -178,7 +178,7 @@ type path struct {
 
 func (p *path) push(b *dataplane.Batch) {
 	switch {
-	case p == nil: // Removed after the frames were routed.
+	case p == nil: // Removed after the frames were routed, or path 0, which is none.
 	case p.port != nil:
 		p.port.Push(b)
 	default:

@@ -236,10 +236,10 @@ func (t *turn) inboundConn(u *Uplink, id uint32, again bool) (uint16, dataplane.
 		return 0, dataplane.TTLExpired
 	}
 	if p.end-p.l3 > g.mtu {
-		if again && p.l3Len(t.f) > g.mtu {
+		if again && p.l3Len(t.f) > g.mtu && !p.splits(t.f) {
 			return 0, dataplane.ExceedsMTU // It isn't as its sender sent it any more.
 		}
-		if !t.fits(&u.link, p.dst, g.mtu) {
+		if !t.mayGo(&u.link, p.dst, g.mtu) {
 			return 0, dataplane.ExceedsMTU
 		}
 	}
