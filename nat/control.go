@@ -228,7 +228,7 @@ func (n *NAT) Tick(worker int, now int64) {
 	w := &n.workers[worker]
 	w.tick.Reset()
 	w.tick.Worker, w.tick.Now = worker, now
-	t := n.open(&w.tick)
+	t := n.open(&w.tick, nil)
 	if t == nil {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 func (t *turn) create(g *Gateway, u *Uplink) (uint32, dataplane.Drop) {
 	p, n := &t.p, t.nat
 	tb, m := &n.table, &g.masquerade
+	shared := m.shared && u == m.uplink
 	k := conn{in: p.src, out: p.dst, inPort: p.sport, outPort: p.dport, class: p.class, rule: m.rule}
 	if k.class == icmp {
 		k.outPort = 0
@@ -33,7 +34,7 @@ func (t *turn) create(g *Gateway, u *Uplink) (uint32, dataplane.Drop) {
 	h := &tb.hosts.list[k.host]
 	head := uint32(0)
 	d := tb.allowed(h, n.config.HostConns)
-	if d == dataplane.None && !m.shared {
+	if d == dataplane.None && !shared {
 		k.flags |= isMapped
 		if head = tb.liveMapping(tb.findInsideMapping(g.path, k.class, k.in, k.inPort, u.path), t.now); head != 0 {
 			k.ext, k.extPort = tb.conns[head].ext, tb.conns[head].extPort
@@ -45,7 +46,7 @@ func (t *turn) create(g *Gateway, u *Uplink) (uint32, dataplane.Drop) {
 		h = &tb.hosts.list[k.host]
 	}
 	if d == dataplane.None && head == 0 {
-		d = t.takePort(&k, h, u, m.shared)
+		d = t.takePort(&k, h, u, shared)
 	}
 	if d != dataplane.None {
 		tb.hosts.drop(k.host)

@@ -51,7 +51,7 @@ func (g *Gateway) Close() error { return nil }
 // A frame takes the short cut of its flow, or the long way: parse, find, track,
 // rewrite, next hop. A batch takes one lock, and one Push to each path.
 func (g *Gateway) Push(b *dataplane.Batch) {
-	t := g.nat.open(b)
+	t := g.nat.open(b, &g.link)
 	if t == nil {
 		return
 	}
@@ -299,6 +299,9 @@ func (t *turn) hop(from *link, mtu int) dataplane.Drop {
 		return dataplane.ExceedsMTU
 	}
 	t.dones = 0
+	if p.class == tcp && !p.later() && p.data[p.l4+13]&wire.TCPSyn != 0 {
+		p.clampMSS(min(from.mtu, mtu))
+	}
 	if p.v6 {
 		h, _ := wire.IPv6At(p.data, p.l3)
 		h.SetHopLimit(p.ttl - 1)

@@ -229,6 +229,8 @@ func TestSpoofedAndStrangePackets(t *testing.T) {
 	l.drops(dataplane.SpoofedSource, dataplane.SpoofedSource)
 	l.none(l.back(udpPkt(ext4, 5000, ext4, 53)))
 	l.drops(dataplane.SpoofedSource)
+	l.none(l.back(udpPkt(hostB, 5000, ext4, 53)))
+	l.drops(dataplane.SpoofedSource)
 	l.none(l.out(udpPkt(hostA, 5000, ap("224.0.0.5"), 53)))
 	l.none(l.out(udpPkt(hostA, 5000, ap("198.18.0.255"), 53)))
 	l.drops(dataplane.NotRoutable, dataplane.NotRoutable)

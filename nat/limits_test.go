@@ -152,6 +152,9 @@ func TestLinksThatAreRefused(t *testing.T) {
 	l.drops(dataplane.Isolated)
 	l.must(l.n.RemoveUplink(l.up))
 	l.must(l.n.RemoveGateway(l.gw))
+	l.none(l.out(udpPkt(hostA, 5000, far4, 53)))
+	l.none(l.back(udpPkt(far4, 53, ext4, 5000)))
+	expect(t, "frames of links that are gone", l.n.Stats().Strays, 2)
 	if err := l.n.RemoveGateway(l.gw); !errors.Is(err, ErrUnknown) {
 		t.Errorf("removed twice: %v", err)
 	}
@@ -172,6 +175,17 @@ func TestUplinkChangesItsAddress(t *testing.T) {
 	expect(t, "back", l.backOne(udpPkt(far4, 53, ap("192.0.2.77"), 5000)).dst, hostA)
 	expect(t, "published there", l.backOne(udpPkt(far4, 9, ap("192.0.2.77"), 53)).dst, hostB)
 	expect(t, "IPv6 goes on", l.backOne(udpPkt(far6, 53, ext6, 5000)).dst, hostA6)
+}
+
+func TestDependentMappingOnANewAddress(t *testing.T) {
+	l := newLab(t, options{masq: func(c *MasqueradeConfig) { c.DependentMapping = true }})
+	c := l.up.Config()
+	c.Addresses = []netip.Prefix{pp("192.0.2.77/24")}
+	c.NextHop6 = netip.Addr{}
+	l.must(l.up.Configure(c))
+	expect(t, "source", l.outOne(udpPkt(hostA, 5000, far4, 53)).src, ap("192.0.2.77"))
+	l.none(l.out(udpPkt(hostA6, 5000, far6, 53)))
+	l.drops(dataplane.NoRoute)
 }
 
 // TestWorkersAndControlTogether is for the race detector.

@@ -79,22 +79,29 @@ func (n *NAT) AddMasquerade(c MasqueradeConfig) (RuleID, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c.DependentMapping {
-		for _, exts := range c.Uplink.exts {
-			for _, e := range exts {
-				for _, p := range n.table.exts[e].pools {
-					if p.shared == nil {
-						p.shared = new([1 << 16]uint16)
-					}
-				}
-			}
-		}
-	}
 	n.generation++
 	c.Gateway.masquerade = masquerade{
 		uplink: c.Uplink, rule: uint16(id), shared: c.DependentMapping, open: c.OpenFiltering, plain6: c.RouteIPv6,
 	}
+	n.countShared(c.Uplink)
 	return id, nil
+}
+
+// countShared gives an uplink's pools what dependent mappings count ports in,
+// if there are any. The caller holds mu.
+func (n *NAT) countShared(u *Uplink) {
+	if !slices.ContainsFunc(n.gatewayList, func(g *Gateway) bool { return g.masquerade.uplink == u && g.masquerade.shared }) {
+		return
+	}
+	for _, exts := range u.exts {
+		for _, e := range exts {
+			for _, p := range n.table.exts[e].pools {
+				if p.shared == nil {
+					p.shared = new([1 << 16]uint16)
+				}
+			}
+		}
+	}
 }
 
 func (n *NAT) known(g *Gateway, u *Uplink) error {

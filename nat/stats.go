@@ -18,7 +18,7 @@ type Stats struct {
 	Removed uint64 // For whatever reason.
 	Expired uint64 // Of those, the ones that outlived their time.
 	Refused uint64 // For want of room, or by a limit.
-	Strays  uint64 // Frames in a loop.
+	Strays  uint64 // Frames in a loop, or of a link that was removed.
 }
 
 // Stats may be called by anybody but a worker at any time.

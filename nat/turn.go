@@ -23,7 +23,7 @@ type worker struct {
 	turns [maxNesting]turn
 	flows [maxFlows]flow
 	depth int           // How many of turns are in use.
-	stray atomic.Uint64 // Frames in a loop.
+	stray atomic.Uint64 // Frames in a loop, or of a link that was removed.
 	tick  dataplane.Batch
 	spent *dataplane.Counters // Of what Tick drops.
 	_     [128]byte
@@ -104,19 +104,29 @@ func (t *turn) route(path uint16) {
 	t.out.Add()
 }
 
-// open begins a turn, with the NAT locked; nil if there are too many.
-func (n *NAT) open(b *dataplane.Batch) *turn {
+// open begins a turn for frames that came to a link, or for none, with the NAT
+// locked; nil if there are too many turns, or the link is gone.
+func (n *NAT) open(b *dataplane.Batch, l *link) *turn {
 	w := &n.workers[b.Worker]
 	if w.depth == maxNesting {
-		w.stray.Store(w.stray.Load() + uint64(bits.OnesCount64(b.Sel)))
+		w.lose(b)
+		return nil
+	}
+	n.mu.Lock()
+	if l != nil && n.links[l.path] != l {
+		n.mu.Unlock()
+		w.lose(b)
 		return nil
 	}
 	t := &w.turns[w.depth]
 	w.depth++
-	n.mu.Lock()
 	t.b, t.now = b, tickOf(b.Now)
 	n.table.advance(t.now, agedPerTurn)
 	return t
+}
+
+func (w *worker) lose(b *dataplane.Batch) {
+	w.stray.Store(w.stray.Load() + uint64(bits.OnesCount64(b.Sel)))
 }
 
 // agedPerTurn bounds the connections that a batch looks at for ageing.

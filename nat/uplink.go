@@ -100,7 +100,7 @@ func (u *Uplink) unasked(cl class, port uint16) dataplane.Drop {
 // where they lie. Workers call it, each with its own batch. It costs what
 // Gateway.Push does.
 func (u *Uplink) Push(b *dataplane.Batch) {
-	t := u.nat.open(b)
+	t := u.nat.open(b, &u.link)
 	if t == nil {
 		return
 	}
@@ -210,7 +210,7 @@ func (t *turn) inboundPacket(u *Uplink, ext uint16, again bool) (uint16, datapla
 		if p.class == icmp {
 			return 0, u.unasked(icmp, 0)
 		}
-		if !again && (p.src.isMulticast() || p.src.isLocal() || u.extOf(p.src) != 0) {
+		if !again && (p.src.isMulticast() || p.src.isLocal() || u.extOf(p.src) != 0 || t.nat.isInside(p.src)) {
 			return 0, u.foreign(dataplane.SpoofedSource)
 		}
 		if !again && p.ttl <= 1 && (tb.exts[ext].isPublished(p.class, p.dport) || !u.quiet) {

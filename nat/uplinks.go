@@ -185,6 +185,7 @@ func (n *NAT) lend(u *Uplink) error {
 		}
 		u.index[i] = extCell{addr: a, ext: uint16(id)}
 	}
+	n.countShared(u)
 	return nil
 }
 
