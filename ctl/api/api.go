@@ -11,7 +11,7 @@ const (
 	PathPorts    = "/v1/ports"    // config.Port → Port
 	PathFDB      = "/v1/fdb"      // GET ?network=; POST config.Static → Entry; DELETE ?network=&mac=, or flush: ?network=&port=
 	PathDrops    = "/v1/drops"    // GET ?port= → []DropCount
-	PathCapture  = "/v1/capture"  // GET ?port=|network=&count=&snaplen=&filter= → a pcapng stream, then the trailers
+	PathCapture  = "/v1/capture"  // GET ?port=|network=|uplink=&count=&snaplen=&filter= → a pcapng stream, then the trailers
 	PathEvents   = "/v1/events"   // GET ?follow=1 → Event a line (application/x-ndjson)
 	PathUplinks  = "/v1/uplinks"  // config.Uplink → Uplink
 	PathNAT      = "/v1/nat"      // config.NAT → NAT; a member's name is its id

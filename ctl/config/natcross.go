@@ -15,14 +15,15 @@ type knownUplink struct {
 }
 
 // checkUplinks returns the uplinks by name. Two may not have the same
-// interface, nor an address; a packet port's interface isn't an uplink's.
+// interface, nor an address; the interface of a port in swd's own namespace isn't
+// an uplink's.
 func (c *Config) checkUplinks(k checker) map[string]*knownUplink {
 	byName := make(map[string]*knownUplink, len(c.Uplinks))
 	byAddress := make(map[netip.Addr]string)
 	byInterface := make(map[string]string, len(c.Uplinks))
 	for i := range c.Ports {
-		if p := &c.Ports[i]; p.Kind == KindPacket && p.Interface != "" {
-			byInterface[p.Interface] = "port " + quote(p.Name)
+		if at := c.Ports[i].Location(); at.Namespace == "" {
+			byInterface[at.Name] = "port " + quote(c.Ports[i].Name)
 		}
 	}
 	for i := range c.Uplinks {

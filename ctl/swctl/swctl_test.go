@@ -190,6 +190,7 @@ func TestRequests(t *testing.T) {
 		{"conn ls --network blue --proto tcp --src 198.18.0.2 --dst 192.0.2.0/24 --limit 10", "GET /v1/conns?dst=192.0.2.0%2F24&limit=10&network=blue&proto=tcp&src=198.18.0.2"},
 		{"conn flush", "DELETE /v1/conns"},
 		{"conn flush --proto icmp --src 2001:db8:1::2", "DELETE /v1/conns?proto=icmp&src=2001%3Adb8%3A1%3A%3A2"},
+		{"capture --uplink wan -w - udp", "GET /v1/capture?filter=udp&uplink=wan"},
 		{"capture --network blue -w - arp", "GET /v1/capture?filter=arp&network=blue"},
 	} {
 		f := newFakeSwd(t, nil)
@@ -234,7 +235,8 @@ func TestBadUsage(t *testing.T) {
 		{"conn flush all", `conn flush: there is an argument too many: "all"`},
 		{"apply", `apply: required flag(s) "file" not set`},
 		{"port ls -o xml", "want table or json"},
-		{"capture", "capture: want a PORT or --network NET"},
+		{"capture", "capture: want a PORT, --network NET or --uplink UP"},
+		{"capture --network blue --uplink wan -w -", "capture: "},
 		{"capture web -w - -c -1", "capture: "},
 		{"completion", "completion: the shell is missing"},
 		{"completion tcsh", `completion: invalid argument "tcsh"`},
