@@ -62,7 +62,7 @@ const (
 	// MaxLifetime is the longest, a year.
 	MaxLifetime = Duration(365 * 24 * time.Hour)
 	// MaxConns is the most connections that a swd may be told to hold.
-	MaxConns = 1 << 24
+	MaxConns = 1<<24 - 1
 	// MaxContainerPorts is the most external ports of one container: all of one
 	// address, in each protocol.
 	MaxContainerPorts = 1 << 18

@@ -251,7 +251,7 @@ func TestNATSettingsValidate(t *testing.T) {
 		{NATSettings{TCPTransitory: 1}, "tcp_transitory: 1ns is out of range: want 1s to 8760h0m0s"},
 		{NATSettings{ICMP: -1}, "icmp: -1ns is out of range"},
 		{NATSettings{TCPReset: MaxLifetime + 1}, "tcp_reset: "},
-		{NATSettings{MaxContainerConns: -1}, "max_container_conns: -1 is out of range: want 1 to 16777216"},
+		{NATSettings{MaxContainerConns: -1}, "max_container_conns: -1 is out of range: want 1 to 16777215"},
 		{NATSettings{MaxContainerPorts: MaxContainerPorts + 1}, "max_container_ports: 262145 is out of range"},
 	} {
 		check(t, fmt.Sprintf("%+v", c.s), c.s.Validate(), c.want)
