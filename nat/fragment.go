@@ -13,7 +13,7 @@ import (
 // RFC 3022 6.3): the first says how all are translated; those that come before
 // it wait. Up to maxFragmented packets, each for fragmentLife; when there are
 // more, the oldest goes. Fragments that overlap one that came before are
-// dropped (RFC 5722, RFC 8900 3.7).
+// dropped (RFC 1858, RFC 5722).
 type fragments struct {
 	seed  uint64
 	list  []fragmented // A ring: the oldest is at first.

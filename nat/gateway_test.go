@@ -211,6 +211,7 @@ func TestUplinkFollowsItsNextHop(t *testing.T) {
 	expect(t, "asked", must1(t, w).etherType, wire.EtherTypeARP)
 	w, _ = l.push(l.up, arpFrame4(macUp, macRouter, wire.ARPReply, router, macUp, ext4))
 	expect(t, "waited for", must1(t, w).dstMAC, macRouter)
+	expect(t, "MAC", l.outOne(udpPkt(hostA, 5000, far4, 53)).dstMAC, macRouter)
 	// It announces another MAC.
 	l.none(l.push(l.up, arpFrame4(wire.Broadcast, macRouter+1, wire.ARPRequest, router, 0, router)))
 	expect(t, "new MAC", l.outOne(udpPkt(hostA, 5000, far4, 53)).dstMAC, macRouter+1)

@@ -105,7 +105,7 @@ func (t *turn) errorOut(g *Gateway) (uint16, dataplane.Drop) {
 }
 
 // errorIn translates an ICMP error from outside about a packet of a
-// connection. It neither refreshes nor ends it (RFC 5508 REQ-3, REQ-7).
+// connection. It neither refreshes nor ends it (RFC 5508 REQ-6).
 func (t *turn) errorIn(u *Uplink, ext uint16, again bool) (uint16, dataplane.Drop) {
 	p, n := &t.p, t.nat
 	var in inner

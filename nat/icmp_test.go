@@ -112,7 +112,7 @@ func TestRFC5508REQ3ErrorsThatAreDropped(t *testing.T) {
 	l.drops(dataplane.ICMPNoConn)
 }
 
-func TestRFC5508REQ7ErrorsNeitherRefreshNorEnd(t *testing.T) {
+func TestRFC5508REQ6ErrorsNeitherRefreshNorEnd(t *testing.T) {
 	l := newLab(t, options{})
 	seen := l.outOne(udpPkt(hostA, 5000, far4, 80))
 	for range 3 {
@@ -124,7 +124,7 @@ func TestRFC5508REQ7ErrorsNeitherRefreshNorEnd(t *testing.T) {
 	l.drops(dataplane.ICMPNoConn)
 }
 
-func TestHairpinnedError(t *testing.T) {
+func TestRFC5508REQ7HairpinnedError(t *testing.T) {
 	l := newLab(t, options{})
 	l.mustPublish("dns", wire.ProtoUDP, netip.Addr{}, one(5353), hostB, 53)
 	_, in := l.out(udpPkt(hostA, 5000, ext4, 5353))

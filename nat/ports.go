@@ -84,7 +84,7 @@ func (e *external) release(cl class, port uint16) {
 // REQ-3: port preservation without overloading), else the first free one from
 // a random place on. Parity is not kept: RFC 4787 REQ-4 recommends it for RTP
 // senders that don't say where their RTCP goes, and it would halve the pool of
-// every other (RFC 7857 section 3 leaves it to the operator). It looks at 1,024
+// every other (RFC 7857 lets a NAT leave it out). It looks at 1,024
 // words at most, 1 µs.
 func (e *external) allocate(cl class, want uint16, r random) (port uint16, ok bool) {
 	p := e.pools[cl]

@@ -58,7 +58,7 @@ func (t *turn) prime(l *link, u *Uplink) {
 		for probe := 0; probe < 8 && i < len(tb.cells); probe++ {
 			if v := tb.cells[i]; v&^idMask == want {
 				c := &tb.conns[v&idMask]
-				sum += uint32(c.in.lo) + c.right
+				sum += uint32(c.in.lo) + c.right + c.packets // All of its cache lines.
 				break
 			}
 			i++
