@@ -40,7 +40,7 @@ unit: deps ## every package's tests: rules, models, allocation gates, ports thro
 	$(GO) test -count=1 -timeout 10m $$($(GO) list ./... | grep -v /bench/e2e)
 
 race: deps ## the same under the race detector
-	$(GO) test -count=1 -timeout 15m -race -short $$($(GO) list ./... | grep -v /bench/)
+	$(GO) test -count=1 -timeout 15m -race $$($(GO) list ./... | grep -v /bench/)
 
 e2e: deps ## namespaces, real kernels and programs, end to end
 	$(GO) test -count=1 -timeout 10m ./bench/e2e/...

@@ -69,13 +69,18 @@ func openSniffer(ifname string) (int, error) {
 	return fd, nil
 }
 
+// loop looks at frames until the context has ended and none is left.
 func (s *sniffer) loop(ctx context.Context) error {
 	buf := make([]byte, 1<<17)
-	for ctx.Err() == nil {
+	for {
 		n, _, err := unix.Recvfrom(s.fd, buf, 0)
 		switch {
-		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EINTR):
 			continue
+		case errors.Is(err, unix.EAGAIN) && ctx.Err() == nil:
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return nil
 		case err != nil:
 			return err
 		}
@@ -83,10 +88,9 @@ func (s *sniffer) loop(ctx context.Context) error {
 			return fmt.Errorf("%w\nvirtio-net header and frame: %x", err, buf[:min(n, 140)])
 		}
 	}
-	return nil
 }
 
-// stop ends the sniffer and returns the first fault.
+// stop ends the sniffer, after what has come in, and returns the first fault.
 func (s *sniffer) stop() error {
 	s.cancel()
 	<-s.done

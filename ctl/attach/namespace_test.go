@@ -150,8 +150,9 @@ func TestDo(t *testing.T) {
 	}
 	func() {
 		defer func() {
-			if got := recover(); got != boom || here() != own.ID() {
-				t.Errorf("recovered %v in %v", got, here())
+			err, _ := recover().(error)
+			if !errors.Is(err, boom) || here() != own.ID() {
+				t.Errorf("recovered %v in %v", err, here())
 			}
 		}()
 		err := a.Do(func() error { panic(boom) })

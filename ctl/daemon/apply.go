@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -14,50 +16,63 @@ import (
 )
 
 // Apply creates what c asks for and isn't there, changes what differs, and
-// leaves the rest alone. If a step fails, what was done before is undone.
-func (d *Daemon) Apply(c *config.Config) (api.Applied, error) {
+// leaves the rest alone. If a step fails, or what there is then can't be saved,
+// what was done before is undone. It ends early, and undoes, when ctx is done.
+// While the daemon stops nothing is undone: the next start removes what was
+// made and not saved.
+func (d *Daemon) Apply(ctx context.Context, c *config.Config) (api.Applied, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	done, err := d.apply(c, failWhole)
-	if err != nil {
-		return done, err
-	}
-	return done, d.save()
+	return d.apply(ctx, c, failWhole, d.save)
 }
 
 // undo collects what takes back what was done, and does it in reverse.
 type undo []func() error
 
 func (u undo) run(err error) error {
-	for i := len(u) - 1; i >= 0; i-- {
-		err = errors.Join(err, u[i]())
+	for _, back := range slices.Backward(u) {
+		err = errors.Join(err, back())
 	}
 	return err
 }
 
 // applying is an apply under way.
 type applying struct {
-	d    *Daemon
-	on   onFailure
-	done api.Applied
-	undo undo
+	d     *Daemon
+	on    onFailure
+	done  api.Applied
+	undo  undo
+	notes []note // Told when it is done: what is undone hasn't happened.
 }
 
-// apply is Apply for who holds change, without saving.
-func (d *Daemon) apply(c *config.Config, on onFailure) (api.Applied, error) {
+// note is an event to come.
+type note struct{ kind, object string }
+
+// apply is Apply for who holds change. save makes what was done last.
+func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save func() error) (api.Applied, error) {
 	a := &applying{d: d, on: on, done: api.Applied{Created: []string{}, Changed: []string{}, Unchanged: []string{}}}
 	if err := d.validateWith(*c); err != nil {
 		return a.done, err
 	}
 	err := a.networks(c.Networks)
 	if err == nil {
-		err = a.ports(c.Ports)
+		err = a.ports(ctx, c.Ports)
 	}
 	if err == nil {
 		err = a.statics(c.FDB)
 	}
-	if err != nil {
+	if err == nil && len(a.done.Created)+len(a.done.Changed) > 0 {
+		err = save()
+	}
+	switch {
+	case err == nil:
+	case d.life.Err() != nil:
+		return api.Applied{}, err
+	default:
 		return api.Applied{}, a.undo.run(err)
+	}
+	for _, n := range a.notes {
+		d.note(n.kind, n.object, "applied")
 	}
 	return a.done, nil
 }
@@ -96,9 +111,8 @@ func (a *applying) networks(specs []config.Network) error {
 	return nil
 }
 
-func (a *applying) ports(specs []config.Port) error {
+func (a *applying) ports(ctx context.Context, specs []config.Port) error {
 	d := a.d
-	ctx := context.Background()
 	asked := make(map[string]map[netip.Addr]bool) // Addresses by network.
 	for _, spec := range specs {
 		if asked[spec.Network] == nil {
@@ -107,6 +121,9 @@ func (a *applying) ports(specs []config.Port) error {
 		markUsed(asked[spec.Network], spec.IPs)
 	}
 	for _, spec := range specs {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("ended early: %w", context.Cause(ctx))
+		}
 		object := "port " + spec.Name
 		was := d.ports[spec.Name]
 		var kept []string
@@ -138,14 +155,21 @@ func (a *applying) ports(specs []config.Port) error {
 // remakePort puts a port in another's place; on failure the other comes back.
 func (a *applying) remakePort(ctx context.Context, was *port, spec config.Port) error {
 	d, old := a.d, was.spec
-	statics := slices.Clone(d.statics)
+	statics := maps.Clone(d.statics.byPort[old.Name])
+	entries := func() error {
+		var errs []error
+		for k, s := range statics {
+			errs = append(errs, d.setStatic(k, s))
+		}
+		return errors.Join(errs...)
+	}
 	back := func() error {
 		var err error
 		if p := d.ports[old.Name]; p != nil {
 			err = d.dropPort(p)
 		}
-		err = errors.Join(err, d.makePort(ctx, old, keepFailed))
-		return errors.Join(err, d.setStatics(statics))
+		err = errors.Join(err, d.makePort(d.life, old, keepFailed)) // ctx may be what ended it.
+		return errors.Join(err, entries())
 	}
 	if err := d.dropPort(was); err != nil {
 		return errors.Join(hostFailure(err), back())
@@ -157,45 +181,44 @@ func (a *applying) remakePort(ctx context.Context, was *port, spec config.Port) 
 	if spec.Network != old.Network {
 		return nil // Its entries were the other network's.
 	}
-	return d.setStatics(statics)
+	return entries()
 }
 
 func (a *applying) statics(specs []config.Static) error {
 	d := a.d
 	for _, s := range specs {
 		object := "fdb " + s.MAC
-		old := slices.Clone(d.statics)
-		i := slices.IndexFunc(old, func(o config.Static) bool { return sameStation(o, s) })
-		switch {
-		case i >= 0 && old[i].Port == s.Port:
+		k, err := stationOf(s)
+		if err != nil {
+			return about(object, err)
+		}
+		was, had := d.statics.all[k]
+		if had && was.Port == s.Port {
 			a.done.Unchanged = append(a.done.Unchanged, object)
 			continue
-		case i >= 0:
-			next := slices.Clone(old)
-			next[i] = s
-			if err := d.setStatics(next); err != nil {
-				return about(object, errors.Join(err, d.setStatics(old)))
-			}
+		}
+		if err := d.setStatic(k, s); err != nil {
+			return about(object, err)
+		}
+		if had {
+			a.undo = append(a.undo, func() error { return d.setStatic(k, was) })
 			a.done.Changed = append(a.done.Changed, object)
-		default:
-			if err := d.setStatics(append(slices.Clone(old), s)); err != nil {
-				return about(object, errors.Join(err, d.setStatics(old)))
-			}
+		} else {
+			a.undo = append(a.undo, func() error { return d.removeStatic(k) })
 			a.done.Created = append(a.done.Created, object)
 		}
-		a.undo = append(a.undo, func() error { return d.setStatics(old) })
 	}
 	return nil
 }
 
 func (a *applying) created(kind, object string) {
 	a.done.Created = append(a.done.Created, object)
-	a.d.note(kind, object, "applied")
+	a.notes = append(a.notes, note{kind, object})
 }
 
 func (a *applying) changed(kind, object string) {
 	a.done.Changed = append(a.done.Changed, object)
-	a.d.note(kind, object, "applied")
+	a.notes = append(a.notes, note{kind, object})
 }
 
 // samePort tells whether two specs ask for the same port.
@@ -224,30 +247,24 @@ func sameSpec[T any](a, b T) bool {
 // specs together. The caller holds change.
 func (d *Daemon) validateWith(c config.Config) error {
 	all := d.export()
-	for _, n := range c.Networks {
-		if i := slices.IndexFunc(all.Networks, func(o config.Network) bool { return o.Name == n.Name }); i >= 0 {
-			if n.VNI == 0 {
-				n.VNI = all.Networks[i].VNI
-			}
-			all.Networks[i] = n
-		} else {
-			all.Networks = append(all.Networks, n)
+	vnis := make(map[string]uint32, len(d.networks))
+	for name, n := range d.networks {
+		vnis[name] = n.spec.VNI
+	}
+	all.Networks = merged(all.Networks, c.Networks, func(n config.Network) string { return n.Name })
+	for i := range all.Networks {
+		if n := &all.Networks[i]; n.VNI == 0 {
+			n.VNI = vnis[n.Name]
 		}
 	}
-	for _, p := range c.Ports {
-		if i := slices.IndexFunc(all.Ports, func(o config.Port) bool { return o.Name == p.Name }); i >= 0 {
-			all.Ports[i] = p
-		} else {
-			all.Ports = append(all.Ports, p)
+	all.Ports = merged(all.Ports, c.Ports, func(p config.Port) string { return p.Name })
+	all.FDB = merged(all.FDB, c.FDB, func(s config.Static) station {
+		k, err := stationOf(s)
+		if err != nil {
+			k.network += "\x00" + s.MAC // Validate refuses it by itself.
 		}
-	}
-	for _, s := range c.FDB {
-		if i := slices.IndexFunc(all.FDB, func(o config.Static) bool { return sameStation(o, s) }); i >= 0 {
-			all.FDB[i] = s
-		} else {
-			all.FDB = append(all.FDB, s)
-		}
-	}
+		return k
+	})
 	var bad config.Errors
 	if err := all.Validate(); errors.As(err, &bad) {
 		why := make([]string, len(bad))
@@ -261,6 +278,23 @@ func (d *Daemon) validateWith(c config.Config) error {
 	return nil
 }
 
+// merged returns the specs of before with those of next in the place of their
+// namesakes, or behind.
+func merged[T any, K comparable](before, next []T, key func(T) K) []T {
+	at := make(map[K]int, len(before))
+	for i, v := range before {
+		at[key(v)] = i
+	}
+	for _, v := range next {
+		if i, ok := at[key(v)]; ok {
+			before[i] = v
+			continue
+		}
+		before = append(before, v)
+	}
+	return before
+}
+
 // Export returns what was asked for.
 func (d *Daemon) Export() *config.Config {
 	d.mu.RLock()
@@ -270,7 +304,7 @@ func (d *Daemon) Export() *config.Config {
 
 // export is Export for who holds change or mu.
 func (d *Daemon) export() *config.Config {
-	c := &config.Config{FDB: slices.Clone(d.statics)}
+	c := &config.Config{FDB: d.statics.list()}
 	for _, n := range d.networks {
 		c.Networks = append(c.Networks, n.spec)
 	}
@@ -289,6 +323,6 @@ func (d *Daemon) save() error { return d.state.save(d.export()) }
 func (d *Daemon) saveWithout(p *port) error {
 	c := d.export()
 	c.Ports = slices.DeleteFunc(c.Ports, func(o config.Port) bool { return o.Name == p.spec.Name })
-	c.FDB = withoutPort(c.FDB, p.spec.Name)
+	c.FDB = slices.DeleteFunc(c.FDB, func(s config.Static) bool { return s.Port == p.spec.Name })
 	return d.state.save(c)
 }

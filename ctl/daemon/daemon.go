@@ -58,6 +58,8 @@ type Daemon struct {
 	state   *state
 	started time.Time
 	locks   []*os.File
+	life    context.Context // Done when the daemon is to stop.
+	stop    context.CancelFunc
 
 	listener *limitListener
 	metrics  net.Listener // Nil without Options.Metrics.
@@ -69,7 +71,7 @@ type Daemon struct {
 	networks map[string]*network
 	ports    map[string]*port
 	ids      [dataplane.MaxPorts]*port
-	statics  []config.Static  // As asked for, in that order.
+	statics  staticTable
 	retired  dataplane.Totals // Of ports that were removed.
 
 	captures chan struct{} // A slot for each that runs.
@@ -79,9 +81,10 @@ type Daemon struct {
 // New makes a daemon: it takes the locks, restores what was saved, applies the
 // config file and opens the socket. What can't be restored because the host
 // lacks it (a namespace, a container) is kept, shown down, and tried again;
-// files that can't be read or are wrong are errors. On failure nothing is left
-// open; interfaces that were made stay for the next start.
-func New(o Options) (*Daemon, error) {
+// files that can't be read or are wrong are errors. It ends early when ctx is
+// done, which also ends a Run. On failure nothing is left open; interfaces that
+// were made stay for the next start.
+func New(ctx context.Context, o Options) (*Daemon, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
@@ -89,11 +92,11 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newOn(o, m)
+	return newOn(ctx, o, m)
 }
 
 // newOn is New on a host, which it closes in the end.
-func newOn(o Options, h host) (_ *Daemon, err error) {
+func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
@@ -105,8 +108,10 @@ func newOn(o Options, h host) (_ *Daemon, err error) {
 		started:  time.Now(),
 		networks: make(map[string]*network),
 		ports:    make(map[string]*port),
+		statics:  newStaticTable(),
 		captures: make(chan struct{}, maxCaptures),
 	}
+	d.life, d.stop = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -180,16 +185,16 @@ func (d *Daemon) readSpecs() (saved, asked *config.Config, err error) {
 func (d *Daemon) restore(saved, asked *config.Config) error {
 	d.change.Lock()
 	defer d.change.Unlock()
-	if _, err := d.apply(saved, keepFailed); err != nil {
+	if _, err := d.apply(d.life, saved, keepFailed, func() error { return nil }); err != nil {
 		return fmt.Errorf("restore %s: %w", d.state.path, err)
 	}
 	if asked == nil {
 		return nil
 	}
-	if _, err := d.apply(asked, keepFailed); err != nil {
+	if _, err := d.apply(d.life, asked, keepFailed, d.save); err != nil {
 		return fmt.Errorf("config: apply %s: %w", d.opts.Config, err)
 	}
-	return d.save()
+	return nil
 }
 
 // now is the engine's clock: monotonic nanoseconds since the start.
@@ -201,8 +206,8 @@ func (d *Daemon) OnReady(f func()) { d.ready = f }
 // Run serves until ctx is done, and returns after the clients have been let
 // go. It returns an error if serving failed.
 func (d *Daemon) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer context.AfterFunc(ctx, d.stop)()
+	ctx = d.life
 	api := d.newServer()
 	api.BaseContext = func(net.Listener) context.Context { return ctx }
 	servers := []*http.Server{api}
@@ -231,7 +236,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	cancel() // Ends streams, and the control goroutine.
+	d.stop() // Ends streams, changes and the control goroutines.
 	grace, end := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer end()
 	for _, s := range servers {
@@ -250,6 +255,7 @@ const shutdownTimeout = 5 * time.Second
 // survive on the host: TAPs and veths stay, with their addresses and routes,
 // for the next start to take over. Run has returned, or was never called.
 func (d *Daemon) Close() error {
+	d.stop()
 	d.change.Lock()
 	defer d.change.Unlock()
 	var errs []error

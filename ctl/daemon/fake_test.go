@@ -37,6 +37,7 @@ type fakeHost struct {
 	links      map[string]*fakeDevice // Persistent interfaces by namespace/name.
 	opened     int                    // Devices that are open now.
 	failOpen   error                  // What every open fails with.
+	onOpen     func()                 // Called at each open; nil for nothing.
 	failRemove error
 	closed     bool
 }
@@ -78,6 +79,9 @@ func (h *fakeHost) close() error {
 func (h *fakeHost) open(_ context.Context, o order) (device, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.onOpen != nil {
+		h.onOpen()
+	}
 	if h.failOpen != nil {
 		return nil, h.failOpen
 	}
@@ -195,7 +199,7 @@ func startOn(t *testing.T, dir string, h host, change ...func(*Options)) *testDa
 	for _, f := range change {
 		f(&o)
 	}
-	d, err := newOn(o, h)
+	d, err := newOn(context.Background(), o, h)
 	if err != nil {
 		t.Fatal(err)
 	}

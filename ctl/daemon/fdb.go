@@ -4,42 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"heddle/ctl/api"
 	"heddle/ctl/config"
 	"heddle/dataplane"
-	"heddle/dataplane/wire"
 	vswitch "heddle/switch"
 )
-
-// macOf reads an address that a validated spec holds.
-func macOf(s string) (wire.MAC, error) {
-	b, err := config.ParseMAC(s)
-	if err != nil {
-		return 0, fail(http.StatusBadRequest, "%w", err)
-	}
-	return wire.MACAt(b[:]), nil
-}
-
-// sameStation tells whether two static entries are for one MAC of a network.
-func sameStation(a, b config.Static) bool {
-	x, err1 := macOf(a.MAC)
-	y, err2 := macOf(b.MAC)
-	return err1 == nil && err2 == nil && x == y && a.Network == b.Network
-}
-
-func withoutPort(statics []config.Static, port string) []config.Static {
-	return slices.DeleteFunc(slices.Clone(statics), func(s config.Static) bool { return s.Port == port })
-}
-
-func addStatic(n *vswitch.Network, s config.Static, id dataplane.PortID) error {
-	mac, err := macOf(s.MAC)
-	if err != nil {
-		return err
-	}
-	return n.AddStatic(mac, id)
-}
 
 // AddStatic makes a static entry.
 func (d *Daemon) AddStatic(s config.Static) (api.Entry, error) {
@@ -56,55 +26,24 @@ func (d *Daemon) AddStatic(s config.Static) (api.Entry, error) {
 	case p.spec.Network != s.Network:
 		return api.Entry{}, fail(http.StatusConflict, "port %s is on network %s", s.Port, p.spec.Network)
 	}
-	if i := slices.IndexFunc(d.statics, func(o config.Static) bool { return sameStation(o, s) }); i >= 0 {
-		return api.Entry{}, fail(http.StatusConflict, "there is a static entry for port %s", d.statics[i].Port).
+	k, err := stationOf(s)
+	if err != nil {
+		return api.Entry{}, err
+	}
+	if was, ok := d.statics.all[k]; ok {
+		return api.Entry{}, fail(http.StatusConflict, "there is a static entry for port %s", was.Port).
 			withHint("remove it first: swctl fdb rm %s --network %s", s.MAC, s.Network)
 	}
-	if len(d.statics) >= config.MaxStatics {
-		return api.Entry{}, fail(http.StatusConflict, "there are %d static entries: no more fit", len(d.statics))
+	if len(d.statics.all) >= config.MaxStatics {
+		return api.Entry{}, fail(http.StatusConflict, "there are %d static entries: no more fit", len(d.statics.all))
 	}
-	old := d.statics
-	if err := d.setStatics(append(slices.Clone(old), s)); err != nil {
-		return api.Entry{}, errors.Join(fail(http.StatusConflict, "%w", err), d.setStatics(old))
+	if err := d.setStatic(k, s); err != nil {
+		return api.Entry{}, err
 	}
 	if err := d.save(); err != nil {
-		return api.Entry{}, errors.Join(err, d.setStatics(old))
+		return api.Entry{}, errors.Join(err, d.removeStatic(k))
 	}
-	mac, err := macOf(s.MAC)
-	return api.Entry{MAC: mac.String(), Network: s.Network, Port: s.Port, Static: true}, err
-}
-
-// setStatics makes the static entries what next says. The caller holds change.
-func (d *Daemon) setStatics(next []config.Static) error {
-	var errs []error
-	for _, s := range d.statics {
-		if n := d.networks[s.Network]; n != nil && !slices.Contains(next, s) {
-			errs = append(errs, removeEntry(n.live, s.MAC))
-		}
-	}
-	for _, s := range next {
-		p := d.ports[s.Port]
-		if slices.Contains(d.statics, s) || p == nil || !p.attached {
-			continue // Entries of a port that is down are made when it comes up.
-		}
-		errs = append(errs, addStatic(d.networks[s.Network].live, s, p.id))
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.statics = next
-	return errors.Join(errs...)
-}
-
-// removeEntry forgets a MAC; that it isn't there is no error.
-func removeEntry(n *vswitch.Network, s string) error {
-	mac, err := macOf(s)
-	if err == nil {
-		err = n.Remove(mac)
-	}
-	if errors.Is(err, vswitch.ErrUnknown) {
-		return nil
-	}
-	return err
+	return api.Entry{MAC: k.mac.String(), Network: s.Network, Port: s.Port, Static: true}, nil
 }
 
 // RemoveEntry forgets a MAC, static or learnt.
@@ -119,16 +58,13 @@ func (d *Daemon) RemoveEntry(network, mac string) error {
 	if err != nil {
 		return err
 	}
-	old := d.statics
-	next := slices.DeleteFunc(slices.Clone(old), func(o config.Static) bool {
-		return sameStation(o, config.Static{MAC: mac, Network: network})
-	})
-	if len(next) < len(old) {
-		if err := d.setStatics(next); err != nil {
+	k := station{network, addr}
+	if was, static := d.statics.all[k]; static {
+		if err := d.removeStatic(k); err != nil {
 			return err
 		}
 		if err := d.save(); err != nil {
-			return errors.Join(err, d.setStatics(old))
+			return errors.Join(err, d.setStatic(k, was))
 		}
 		return nil
 	}

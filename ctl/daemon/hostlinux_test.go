@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	ebpflink "github.com/cilium/ebpf/link"
 	"go.uber.org/zap/zaptest"
 
 	"heddle/ctl/api"
@@ -105,10 +107,44 @@ func ping(t *testing.T, ns, dst string) {
 	}
 }
 
-// snapshot is what a namespace's links, addresses, routes and programs are.
+// snapshot is what a namespace's links, addresses, routes, offloads and tcx
+// programs are.
 func snapshot(t *testing.T, ns string) string {
 	t.Helper()
-	return ip(t, ns, "-o", "link") + ip(t, ns, "-o", "addr") + ip(t, ns, "route", "show", "table", "all") + ip(t, ns, "-6", "route", "show", "table", "all")
+	s := ip(t, ns, "-o", "link") + ip(t, ns, "-o", "addr") + ip(t, ns, "route", "show", "table", "all") + ip(t, ns, "-6", "route", "show", "table", "all")
+	n, err := attach.ByPath(netns(ns))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.Close() }()
+	err = n.Do(func() error {
+		all, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		for _, i := range all {
+			features, err := exec.Command("ethtool", "-k", i.Name).Output()
+			if err != nil {
+				return fmt.Errorf("ethtool -k %s: %w", i.Name, err)
+			}
+			s += string(features)
+			for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+				tcx, err := ebpflink.QueryPrograms(ebpflink.QueryOptions{Target: i.Index, Attach: at})
+				if errors.Is(err, ebpf.ErrNotSupported) {
+					continue // A kernel before 6.6.
+				}
+				if err != nil {
+					return fmt.Errorf("tcx programs of %s: %w", i.Name, err)
+				}
+				s += fmt.Sprintln(i.Name, "tcx", at, len(tcx.Programs))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // TestKinds: every kind of port reaches every other, with IPv4 and IPv6.
@@ -178,11 +214,15 @@ func stable(s string) string {
 }
 
 // TestStepsAreUndone: whichever step of making a port fails, the namespaces
-// are as before, and then it works.
+// are as before; then it works, and they are as before when the port goes.
 func TestStepsAreUndone(t *testing.T) {
 	host, a := newNS(t, "host"), newNS(t, "a")
 	ip(t, host, "link", "add", "up0", "type", "veth", "peer", "name", "up1")
 	ip(t, host, "link", "set", "up0", "up")
+	// An offload that a packet port switches off.
+	if out, err := exec.Command("ip", "netns", "exec", host, "ethtool", "-K", "up0", "rx-gro-list", "on").CombinedOutput(); err != nil {
+		t.Fatalf("ethtool: %v: %s", err, out)
+	}
 	d, m := startIn(t, t.TempDir(), host)
 	d.addNet()
 	for _, tt := range []struct {
@@ -195,8 +235,14 @@ func TestStepsAreUndone(t *testing.T) {
 	} {
 		tt.spec.Name, tt.spec.Network = "p", "net"
 		var seen []string
+		before := snapshot(t, host) + snapshot(t, a)
+		unchanged := func(what string) {
+			t.Helper()
+			if after := snapshot(t, host) + snapshot(t, a); stable(after) != stable(before) {
+				t.Errorf("%s, %s left\n%s\nwas\n%s", tt.spec.Kind, what, after, before)
+			}
+		}
 		for _, step := range append(tt.steps, "") {
-			before := snapshot(t, host) + snapshot(t, a)
 			seen = nil
 			m.before = func(s string) error {
 				seen = append(seen, s)
@@ -215,14 +261,13 @@ func TestStepsAreUndone(t *testing.T) {
 			if err == nil || status != 422 || !strings.Contains(err.Why, "injected") {
 				t.Fatalf("%s, %s: %d %v", tt.spec.Kind, step, status, err)
 			}
-			if after := snapshot(t, host) + snapshot(t, a); stable(after) != stable(before) {
-				t.Errorf("%s, %s left\n%s\nwas\n%s", tt.spec.Kind, step, after, before)
-			}
+			unchanged(step)
 		}
 		if !slices.Equal(seen, tt.steps) {
 			t.Errorf("%s has steps %v, tested are %v", tt.spec.Kind, seen, tt.steps)
 		}
 		d.must("DELETE", api.PathPorts+"/p", nil, nil)
+		unchanged("rm")
 	}
 }
 

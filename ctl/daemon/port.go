@@ -182,9 +182,9 @@ func (d *Daemon) attachDevice(p *port) error {
 		return err
 	}
 	err := d.engine.Attach(p.id, outer, n)
-	for _, s := range d.statics {
-		if err == nil && s.Port == p.spec.Name {
-			err = addStatic(n, s, p.id)
+	for k := range d.statics.byPort[p.spec.Name] {
+		if err == nil {
+			err = n.AddStatic(k.mac, p.id)
 		}
 	}
 	if err != nil {
@@ -254,7 +254,7 @@ func (d *Daemon) dropPort(p *port) error {
 	p.dev = nil
 	delete(d.ports, p.spec.Name)
 	d.ids[p.id] = nil
-	d.statics = withoutPort(d.statics, p.spec.Name)
+	d.statics.removePort(p.spec.Name)
 	return err
 }
 

@@ -33,7 +33,7 @@ func (d *Daemon) postConfig(r *http.Request) (any, error) {
 	if err := body(r, config.MaxFile, &c); err != nil {
 		return nil, err
 	}
-	return orError(d.Apply(&c))
+	return orError(d.Apply(r.Context(), &c))
 }
 
 func (d *Daemon) postNetwork(r *http.Request) (any, error) {

@@ -148,7 +148,7 @@ func TestStartIsRefused(t *testing.T) {
 			o := testOptions(t, t.TempDir())
 			tt.prepare(t, &o)
 			h := newTestHost()
-			d, err := newOn(o, h)
+			d, err := newOn(context.Background(), o, h)
 			if err == nil {
 				_ = d.Close()
 				t.Fatal("it started")

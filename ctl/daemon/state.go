@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -49,7 +50,12 @@ func (s *state) save(c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
-	err = renameio.WriteFile(s.path, append([]byte(stateHeader), b...), 0o600, renameio.IgnoreUmask())
+	b = append([]byte(stateHeader), b...)
+	if len(b) > config.MaxFile { // load would refuse it.
+		return fail(http.StatusConflict, "save state: with this it would take %d bytes: at most %d", len(b), config.MaxFile).
+			withHint("remove what is needed no more, or use shorter names")
+	}
+	err = renameio.WriteFile(s.path, b, 0o600, renameio.IgnoreUmask())
 	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}

@@ -51,9 +51,9 @@ func (n vlanNode) match(v *view) bool {
 }
 
 // Match tells whether the filter selects a frame of wireLen bytes, of which
-// data is the beginning: the first Bytes of it decide. data is only read, and
-// not kept. A nil Filter selects every frame. It never fails: what a frame is
-// too short to hold, it doesn't have.
+// data is the beginning: the first Bytes of it decide. data is read until
+// Match returns. A nil Filter selects every frame. It never fails: what a frame
+// is too short to hold, it doesn't have.
 func (f *Filter) Match(data []byte, wireLen int) bool {
 	if f == nil {
 		return true

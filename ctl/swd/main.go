@@ -99,7 +99,10 @@ func serve(ctx context.Context, o daemon.Options, stdout io.Writer) error {
 	ctx, stop := untilSignal(ctx, o.Log)
 	defer stop()
 	defer func() { _ = o.Log.Sync() }() // Not every stderr can be synced.
-	d, err := daemon.New(o)
+	d, err := daemon.New(ctx, o)
+	if err != nil && errors.Is(err, ctx.Err()) {
+		return nil // Stopped as asked, before it served.
+	}
 	if err != nil {
 		return err
 	}
