@@ -33,7 +33,7 @@ func (t *turn) create(g *Gateway, u *Uplink) (uint32, dataplane.Drop) {
 	}
 	h := &tb.hosts.list[k.host]
 	head := uint32(0)
-	d := tb.allowed(h, n.config.HostConns)
+	id, d := t.room(k.host)
 	if d == dataplane.None && !shared {
 		k.flags |= isMapped
 		if head = tb.liveMapping(tb.findInsideMapping(g.path, k.class, k.in, k.inPort, u.path), t.now); head != 0 {
@@ -54,7 +54,27 @@ func (t *turn) create(g *Gateway, u *Uplink) (uint32, dataplane.Drop) {
 	}
 	k.flags |= ownsPort
 	k.delta = deltaOf(k.in, tb.exts[k.ext].addr)
-	return t.settle(&k, head), dataplane.None
+	return t.settle(&k, id, head), dataplane.None
+}
+
+// room tells whether a host may have another connection: None or why not. The
+// record is one that was made free for it, or 0: the table has others.
+func (t *turn) room(host uint16) (record uint32, d dataplane.Drop) {
+	tb := &t.nat.table
+	h := &tb.hosts.list[host]
+	d = tb.allowed(h, t.nat.config.HostConns)
+	h.conns++ // Which keeps the host while one of its connections makes room.
+	switch d {
+	case dataplane.ConnTableFull:
+		record = tb.spareHalfOpen(0)
+	case dataplane.HostLimit:
+		record = tb.spareHalfOpen(host)
+	}
+	h.conns--
+	if record != 0 {
+		d = dataplane.None
+	}
+	return record, d
 }
 
 // takePort finds the external endpoint for a new mapping.
@@ -90,13 +110,21 @@ func begin(k *conn, p *packet, dir int) dataplane.Drop {
 	return dataplane.None
 }
 
-// settle puts a connection into the table, which allowed has found to have
-// room.
-func (t *turn) settle(k *conn, head uint32) uint32 {
+// settle puts a connection into the table: into the record id, or a free one,
+// which allowed has found to be there.
+func (t *turn) settle(k *conn, id, head uint32) uint32 {
 	tb := &t.nat.table
-	id := tb.take()
+	queued := id != 0
+	if queued {
+		k.next = tb.conns[id].next
+	} else {
+		id = tb.take()
+	}
 	tb.conns[id] = *k
 	tb.add(id, head, t.now)
+	if !queued {
+		tb.schedule(id, t.now+tb.lives.life(&tb.conns[id]))
+	}
 	t.nat.rules[k.rule].hits++
 	return id
 }
@@ -134,21 +162,23 @@ func (t *turn) admit(u *Uplink, ext uint16) (uint32, dataplane.Drop) {
 	if tb.alive(tb.findInside(hash, net, k.class, k.in, k.inPort, k.out, k.outPort), t.now) != 0 {
 		return 0, dataplane.NoConnection // They talk already, through another endpoint.
 	}
-	if head != 0 {
-		// The removal above may have made another the head.
-		if head = tb.findExternalMapping(k.class, ext, k.extPort); head == 0 {
-			return 0, u.unasked(k.class, k.extPort)
-		}
-	}
 	if k.host = tb.hosts.get(net, k.in); k.host == 0 {
 		tb.refused++
 		return 0, dataplane.ConnTableFull
 	}
-	if d := tb.allowed(&tb.hosts.list[k.host], n.config.HostConns); d != dataplane.None {
+	id, d := t.room(k.host)
+	if d != dataplane.None {
 		tb.refused++
 		tb.hosts.drop(k.host)
 		return 0, d
 	}
+	if head != 0 {
+		// The removals above may have made another the head, or ended it.
+		if head = tb.findExternalMapping(k.class, ext, k.extPort); head == 0 {
+			tb.hosts.drop(k.host)
+			return 0, u.unasked(k.class, k.extPort)
+		}
+	}
 	k.delta = deltaOf(k.in, e.addr)
-	return t.settle(&k, head), dataplane.None
+	return t.settle(&k, id, head), dataplane.None
 }

@@ -76,6 +76,48 @@ func TestFullTableRefusesNewAndKeepsOld(t *testing.T) {
 	}
 }
 
+func TestSYNFloodTakesNobodysPlace(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		c    Config
+	}{{"full table", Config{MaxConns: 500, HostConns: 500}}, {"fair share", Config{MaxConns: 500}}} {
+		t.Run(x.name, func(t *testing.T) {
+			l := newLab(t, options{config: x.c})
+			l.mustPublish("web", wire.ProtoTCP, netip.Addr{}, one(80), hostA, 80)
+			open := func(client netip.Addr, port uint16) {
+				t.Helper()
+				l.backOne(tcpPkt(client, port, ext4, 80, syn, 1, 0))
+				l.outOne(tcpPkt(hostA, 80, client, port, synAck, 9, 2))
+				l.backOne(tcpPkt(client, port, ext4, 80, ackF, 2, 10))
+			}
+			for i := range uint16(50) {
+				open(far4, 1000+i)
+			}
+			for i := range uint16(5000) {
+				l.backOne(tcpPkt(far4b, 1000+i, ext4, 80, syn, 1, 0))
+			}
+			l.drops()
+			for i := range uint16(50) { // Established ones go on, new ones connect.
+				l.backOne(tcpPkt(far4, 1000+i, ext4, 80, ackF, 2, 10))
+				open(far4, 2000+i)
+				l.outOne(udpPkt(hostB, 5000+i, far4, 53))
+			}
+			l.drops()
+			checkTable(t, l.n)
+			s := l.n.Stats()
+			if s.Evicted < 4000 || s.Conns > 500 {
+				t.Errorf("after a flood: %+v", s)
+			}
+			l.now += 3 * time.Hour
+			l.n.Expire(int64(l.now), 100_000)
+			expect(t, "connections at the end", l.n.Stats().Conns, 0)
+			for i := range uint16(100) { // All records have come back.
+				l.outOne(udpPkt(hostB, 5000+i, far4, 53))
+			}
+		})
+	}
+}
+
 func TestListAndFlush(t *testing.T) {
 	l := newLab(t, options{})
 	id := l.mustPublish("dns", wire.ProtoUDP, netip.Addr{}, one(53), hostB, 5353)

@@ -17,6 +17,7 @@ type Stats struct {
 	Created uint64
 	Removed uint64 // For whatever reason.
 	Expired uint64 // Of those, the ones that outlived their time.
+	Evicted uint64 // Of those, the ones begun outside, half open, that made room.
 	Refused uint64 // For want of room, or by a limit.
 	Strays  uint64 // Frames in a loop, or of a link that was removed.
 }
@@ -29,7 +30,7 @@ func (n *NAT) Stats() Stats {
 	s := Stats{
 		Conns: t.live, MaxConns: len(t.conns) - 1, Hosts: t.hosts.n,
 		Fragmented: n.fragments.n, Waiting: n.waiting.used,
-		Created: t.created, Removed: t.removed, Expired: t.expired, Refused: t.refused,
+		Created: t.created, Removed: t.removed, Expired: t.expired, Evicted: t.evicted, Refused: t.refused,
 	}
 	for i := range n.workers {
 		s.Strays += n.workers[i].stray.Load()

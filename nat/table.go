@@ -33,7 +33,9 @@ import "heddle/dataplane"
 //
 // # When it is full
 //
-// New connections are refused and counted; old ones stay.
+// New connections are refused and counted; old ones stay, but for those that
+// somebody outside has begun and nobody finished: one of them, at random, makes
+// room (spareHalfOpen). So a flood of SYNs takes no one's place but its own.
 //
 // # Threads
 //
@@ -57,7 +59,7 @@ type table struct {
 	cursor uint32            // The last bucket, counted from time 0, that was emptied.
 	queued int               // Records in the wheel.
 
-	created, expired, refused, removed uint64
+	created, expired, evicted, refused, removed uint64
 }
 
 const (
@@ -84,8 +86,8 @@ func (t *table) take() uint32 {
 	return id
 }
 
-// add puts a connection whose endpoints, host and rule are set into the index
-// and the wheel. head is that of its mapping if it belongs to one that exists.
+// add puts a connection whose endpoints, host and rule are set into the index;
+// it is in the wheel, or schedule puts it there. head is that of its mapping if it belongs to one that exists.
 func (t *table) add(id, head, tick uint32) {
 	c := &t.conns[id]
 	c.flags |= isLive
@@ -108,7 +110,6 @@ func (t *table) add(id, head, tick uint32) {
 	t.live++
 	t.created++
 	t.hosts.list[c.host].conns++
-	t.schedule(id, tick+t.lives.life(c))
 }
 
 // remove takes a connection out of the index. The wheel gives its record back.
@@ -243,3 +244,27 @@ func (t *table) allowed(h *host, limit int) dataplane.Drop {
 
 // fairShare is how many times what is free one container may hold.
 const fairShare = 3
+
+// halfOpenTries is how many records spareHalfOpen looks at: when one in eight
+// is half open, it finds none once in 70 times.
+const halfOpenTries = 32
+
+// spareHalfOpen removes a connection that somebody outside has begun and nobody
+// finished, of a host, or for 0 of any, and returns its record, which stays in
+// the wheel; 0 if it finds none.
+func (t *table) spareHalfOpen(host uint16) uint32 {
+	for range halfOpenTries {
+		id := uint32(1 + t.rand.under(int(t.fresh)))
+		if int(id) >= int(t.fresh) {
+			continue
+		}
+		c := &t.conns[id]
+		if c.flags&(isLive|fromOutside) == isLive|fromOutside && c.class != udp && c.state&openAll != openAll &&
+			(host == 0 || c.host == host) {
+			t.evicted++
+			t.remove(id)
+			return id
+		}
+	}
+	return 0
+}
