@@ -180,6 +180,29 @@ func TestShareProgramFragments(t *testing.T) {
 	}
 }
 
+// As many addresses as there may be, twice: each update takes memory anew.
+func TestShareProgramMaxClaimed(t *testing.T) {
+	checkLeaks(t)
+	var c Claim
+	for i := range MaxClaimed {
+		c.Addresses = append(c.Addresses, netip.AddrFrom4([4]byte{192, 0, 2 + byte(i>>8), byte(i)}))
+	}
+	s := &Shared{name: "test", held: make(map[claimKey]*portBits)}
+	if err := s.maps.make(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.maps.close() }()
+	for _, ports := range []PortRange{{61000, 65535}, {1, 65535}} {
+		c.Ports = ports
+		if err := s.Set(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.held) != 3*MaxClaimed {
+		t.Errorf("%d bitmaps", len(s.held))
+	}
+}
+
 // isOurPacket is the program again, slow and obvious, for frames that are no
 // fragments.
 func isOurPacket(c *Claim, frame []byte) bool {
