@@ -2,7 +2,10 @@
 
 package dataplane
 
-import "math/bits"
+import (
+	"math/bits"
+	"unsafe"
+)
 
 // BatchSize is the most frames a batch holds: one for each bit of Batch.Sel.
 const BatchSize = 64
@@ -31,6 +34,25 @@ type Batch struct {
 	Now int64
 	// Bytes is the sum of Frames[:N].Len.
 	Bytes int
+	// Slab is memory of the worker's, SlabLen bytes from the beginning of a
+	// cache line, for ports that read frames into it: one for all of them stays
+	// in the cache. What a Pull has put there is valid until the worker's next
+	// Pull from any port.
+	Slab []byte
+}
+
+// SlabLen holds what one Pull reads: PullBytes of frames, headroom and padding
+// of each, and the last frame, which starts below PullBytes.
+const SlabLen = PullBytes + BatchSize*(Headroom+lineLen) + MaxFrame + 1
+
+// lineLen is the length of a cache line in bytes.
+const lineLen = 64
+
+// NewBatch returns an empty batch with a slab.
+func NewBatch(worker int) *Batch {
+	slab := make([]byte, SlabLen+lineLen)
+	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(slab))) & (lineLen - 1))
+	return &Batch{Worker: worker, Slab: slab[skip:][:SlabLen:SlabLen]}
 }
 
 // Reset empties the batch. The worker calls it before each Pull.

@@ -11,8 +11,8 @@
 //	device → Port.Pull → Worker → Sink.Push (a switch looks up the way out)
 //	                                  └─ Port.Push → device
 //
-// A frame is borrowed: its bytes belong to the port that pulled it and are
-// valid until that port's next Pull on the same worker. Who wants them longer
+// A frame is borrowed: its bytes lie in the worker's slab or belong to the port
+// that pulled it, and are valid until the worker's next Pull. Who wants them longer
 // copies them. Frames are not copied on their way: a Batch goes down the line
 // whole, and Batch.Sel says which of its frames a Push is for.
 //

@@ -12,8 +12,8 @@ const MaxPorts = 4096
 // of Batch.Worker, and different workers may call them at the same time.
 type Port interface {
 	// Pull fills the batch with frames that have arrived, none if there are
-	// none; it never blocks. The frames are valid until the next Pull on the
-	// same worker. It takes no more than BatchSize frames or about
+	// none; it never blocks. The frames are valid until the worker's next Pull
+	// from any port. It takes no more than BatchSize frames or about
 	// PullBytes, whichever comes first, so that the frames are still in the
 	// cache when they are pushed. It counts them as rx; malformed input is
 	// counted as a drop and left out. It sets b.More where another Pull at

@@ -30,7 +30,7 @@ type source struct {
 // worker is one thread's loop. All fields but the counters belong to that
 // thread; control code reaches them by Engine.Do.
 type worker struct {
-	batch    Batch
+	batch    *Batch
 	sources  [MaxPorts]source
 	attached []PortID // The sources in use.
 	polled   []PortID // Those of them with fd -1.
@@ -99,7 +99,7 @@ func (w *worker) turn(id PortID) int {
 		return 0
 	}
 	frames := 0
-	b := &w.batch
+	b := w.batch
 	b.In = id
 	for range pullsPerRound {
 		b.Reset()
@@ -175,8 +175,7 @@ func (w *worker) clear(id PortID) {
 
 // newWorker returns a worker that waits on its own epoll.
 func newWorker(index int, clock func() int64) (*worker, error) {
-	w := &worker{clock: clock, calls: make(chan call, 1)}
-	w.batch.Worker = index
+	w := &worker{batch: NewBatch(index), clock: clock, calls: make(chan call, 1)}
 	if err := w.poll.open(); err != nil {
 		return nil, err
 	}

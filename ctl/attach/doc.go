@@ -9,7 +9,8 @@
 //
 // Every interface that Heddle makes carries the alias "heddle:PORT". What
 // carries it is taken over after a restart and may be deleted; what doesn't is
-// somebody else's and is neither. Addresses and routes that Heddle sets carry
+// somebody else's and is neither. Nor is what a running swd still uses: an
+// open TAP, or a silenced interface. Addresses and routes that Heddle sets carry
 // Protocol as their origin, by which stale ones are recognised.
 //
 // # All or nothing

@@ -128,7 +128,8 @@ func (ns *Namespace) Claim(name, port string) error {
 }
 
 // Delete deletes an interface that Heddle made for a port; of a pair, both
-// ends. It fails with ErrNoLink, and with ErrTaken if it isn't the port's.
+// ends. It fails with ErrNoLink, and with ErrTaken if it isn't the port's or a
+// process uses it: the caller has closed its own queues and Silence.
 func (ns *Namespace) Delete(name, port string) error {
 	return ns.Do(func() error {
 		nl, err := byName(name)
@@ -138,8 +139,23 @@ func (ns *Namespace) Delete(name, port string) error {
 		if nl.Attrs().Alias != aliasPrefix+port {
 			return fmt.Errorf("%s: interface %s: not made for port %s: %w", ns, name, port, ErrTaken)
 		}
+		if why := held(nl); why != "" {
+			return fmt.Errorf("%s: interface %s: %s: %w", ns, name, why, ErrTaken)
+		}
 		return remove(nl)
 	})
+}
+
+// held says how a live process uses an interface that Heddle made, "" if none
+// is known to. The container's end of a veth pair doesn't show it.
+func held(nl netlink.Link) string {
+	if tun, ok := nl.(*netlink.Tuntap); ok && tun.Queues > 0 {
+		return "a running process has it open"
+	}
+	if silenced(nl.Attrs().Index) {
+		return "a running swd uses it"
+	}
+	return ""
 }
 
 func remove(nl netlink.Link) error {

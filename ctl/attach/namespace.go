@@ -113,7 +113,7 @@ func open(path, name string) (*Namespace, error) {
 		return nil, fmt.Errorf("%s: fstatfs: %w", name, err)
 	}
 	if fs.Type != unix.NSFS_MAGIC {
-		return nil, fmt.Errorf("%s: it is an ordinary file (a namespace that was unmounted leaves one): %w", name, ErrNotNamespace)
+		return nil, fmt.Errorf("%s: it is %s: %w", name, fileKind(probe), ErrNotNamespace)
 	}
 	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(probe), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -124,6 +124,27 @@ func open(path, name string) (*Namespace, error) {
 		return nil, errors.Join(err, ns.file.Close())
 	}
 	return ns, nil
+}
+
+// fileKind says what a descriptor that is no namespace's is of.
+func fileKind(fd int) string {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return "a file of another kind"
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "an ordinary file (a namespace that was unmounted leaves one)"
+	case unix.S_IFDIR:
+		return "a directory"
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return "a device"
+	case unix.S_IFIFO:
+		return "a FIFO"
+	case unix.S_IFSOCK:
+		return "a socket"
+	}
+	return "a file of another kind"
 }
 
 func (ns *Namespace) identify(fd int) error {

@@ -33,8 +33,9 @@ func TestByPathErrors(t *testing.T) {
 		{"", ErrNoNamespace, ""},
 		{"/proc/999999999/ns/net", ErrNoNamespace, ""},
 		{file, ErrNotNamespace, "ordinary file"},
-		{fifo, ErrNotNamespace, "ordinary file"},
-		{dir, ErrNotNamespace, ""},
+		{fifo, ErrNotNamespace, "it is a FIFO:"},
+		{"/dev/zero", ErrNotNamespace, "it is a device:"},
+		{dir, ErrNotNamespace, "it is a directory:"},
 		{uts, ErrNotNamespace, "another kind of namespace"},
 		{"/proc/self/ns/mnt", ErrNotNamespace, "another kind of namespace"},
 	} {

@@ -36,7 +36,9 @@ const halfMade = 0x68656464
 // up, answers no ARP, has no address and no IPv6. Offloads that AF_PACKET
 // can't express are off on both. It fails with ErrLinkExists if the
 // container's namespace has an interface of that name, and with ErrTaken if
-// the host's end exists and isn't the port's.
+// the host's end exists and isn't the port's, or is that of a running swd: one
+// that Silence keeps the host's stack off. Before Linux 6.6 a running swd
+// can't be told from one that was killed.
 func CreateVeth(v Veth) (adopted bool, err error) {
 	if v.MTU == 0 {
 		v.MTU = 1500
@@ -80,7 +82,10 @@ func (v *Veth) adopt() (bool, error) {
 		a := outer.Attrs()
 		ours := a.Alias == aliasPrefix+v.Port || a.Alias == "" && a.Group == halfMade
 		if outer.Type() != "veth" || !ours {
-			return fmt.Errorf("%s: not made for port %s: %w", v.Outer, v.Port, ErrTaken)
+			return fmt.Errorf("%s: not made for port %s (name the port otherwise): %w", v.Outer, v.Port, ErrTaken)
+		}
+		if why := held(outer); why != "" {
+			return fmt.Errorf("%s: %s (name the port otherwise, or remove the port of that name there): %w", v.Outer, why, ErrTaken)
 		}
 		if a.Alias != "" && inner != nil && inner.Type() == "veth" && inner.Attrs().Alias == a.Alias &&
 			inner.Attrs().Index == a.ParentIndex && inner.Attrs().ParentIndex == a.Index {

@@ -156,6 +156,58 @@ func TestVethOfAnotherNamespaceIsReplaced(t *testing.T) {
 	container.link(t, "eth0")
 }
 
+// Two swds may share a namespace: the second, with a port of the same name,
+// takes nothing from the first, neither the pair nor the half of it that a
+// third container would need.
+func TestVethOfARunningSwdIsTaken(t *testing.T) {
+	checkLeaks(t)
+	container, other, host := newNetNS(t), newNetNS(t), newNetNS(t)
+	create(t, pairOf(container, host), false)
+	silence, err := host.Silence("hd-web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := container.state(t) + other.state(t) + host.state(t)
+	for _, in := range []*netns{container, other} {
+		_, err := CreateVeth(pairOf(in, host))
+		if !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "a running swd uses it") {
+			t.Errorf("CreateVeth: %v", err)
+		}
+	}
+	if err := host.Delete("hd-web", "web"); !errors.Is(err, ErrTaken) {
+		t.Errorf("Delete: %v", err)
+	}
+	if after := container.state(t) + other.state(t) + host.state(t); after != before {
+		t.Errorf("after:\n%s\nbefore:\n%s", after, before)
+	}
+	if err := silence.Close(); err != nil {
+		t.Fatal(err)
+	}
+	create(t, pairOf(container, host), true)
+}
+
+// A TAP that a process has open isn't deleted; one that was left behind is.
+func TestDeleteOfAnOpenTAP(t *testing.T) {
+	checkLeaks(t)
+	ns := newNetNS(t)
+	tap := &netlink.Tuntap{Mode: netlink.TUNTAP_MODE_TAP, Queues: 1, Flags: netlink.TUNTAP_MULTI_QUEUE_DEFAULTS}
+	tap.Name = "tap0"
+	ns.do(t, func() error { return netlink.LinkAdd(tap) })
+	if err := ns.Claim("tap0", "web"); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Delete("tap0", "web"); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "has it open") {
+		t.Errorf("while it is open: %v", err)
+	}
+	ns.link(t, "tap0")
+	for _, f := range tap.Fds {
+		closing(t, f)
+	}
+	if err := ns.Delete("tap0", "web"); err != nil {
+		t.Errorf("left behind: %v", err)
+	}
+}
+
 func TestCreateVethRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -13,6 +13,7 @@ import (
 	"heddle/ctl/filter"
 	"heddle/dataplane"
 	"heddle/dataplane/capture"
+	vswitch "heddle/switch"
 )
 
 // maxCaptures is how many captures run at a time: each has a ring for each
@@ -49,7 +50,7 @@ func (t *activeCapture) name(id dataplane.PortID) string {
 }
 
 // mirrored returns the port's device with the captures that cover it around it.
-// The caller holds change.
+// The caller holds wiring.
 func (d *Daemon) mirrored(p *port) dataplane.Port {
 	outer := p.dev.port()
 	for _, t := range d.running {
@@ -63,14 +64,11 @@ func (d *Daemon) mirrored(p *port) dataplane.Port {
 	return outer
 }
 
-// mirror puts the captures around a port that d.running has for it. When it
-// returns, no worker is in another.
-func (d *Daemon) mirror(p *port) error {
-	if !p.attached {
-		return nil
-	}
+// mirror puts the captures around an attached port that d.running has for it.
+// When it returns, no worker is in another. The caller holds wiring.
+func (d *Daemon) mirror(p *port, n *vswitch.Network) error {
 	outer := d.mirrored(p)
-	err := d.networks[p.spec.Network].live.Swap(p.id, outer)
+	err := n.Swap(p.id, outer)
 	if err == nil {
 		err = d.engine.Swap(p.id, outer)
 	}
@@ -81,14 +79,18 @@ func (d *Daemon) mirror(p *port) error {
 }
 
 // startCapture begins to capture on the ports of t, also on those of its
-// network that come later.
+// network that come later. Like stopCapture it waits for no change: who ends a
+// capture needn't wait until a host has answered.
 func (d *Daemon) startCapture(t *activeCapture) error {
-	d.change.Lock()
-	defer d.change.Unlock()
-	if t.port != "" && d.ports[t.port] == nil {
+	d.wiring.Lock()
+	defer d.wiring.Unlock()
+	d.mu.RLock()
+	port, network := d.ports[t.port], d.networks[t.network]
+	d.mu.RUnlock()
+	if t.port != "" && port == nil {
 		return noPort(t.port)
 	}
-	if t.network != "" && d.networks[t.network] == nil {
+	if t.network != "" && network == nil {
 		return noNetwork(t.network)
 	}
 	d.running = append(slices.Clone(d.running), t)
@@ -100,8 +102,8 @@ func (d *Daemon) startCapture(t *activeCapture) error {
 
 // stopCapture ends what startCapture began: nobody is in t.c any more.
 func (d *Daemon) stopCapture(t *activeCapture) error {
-	d.change.Lock()
-	defer d.change.Unlock()
+	d.wiring.Lock()
+	defer d.wiring.Unlock()
 	return d.endCapture(t)
 }
 
@@ -111,11 +113,17 @@ func (d *Daemon) endCapture(t *activeCapture) error {
 }
 
 func (d *Daemon) mirrorAll(t *activeCapture) error {
-	var errs []error
+	attached := make(map[*port]*vswitch.Network)
+	d.mu.RLock()
 	for _, p := range d.ports {
-		if t.covers(p) {
-			errs = append(errs, d.mirror(p))
+		if p.attached && t.covers(p) {
+			attached[p] = d.networks[p.spec.Network].live
 		}
+	}
+	d.mu.RUnlock()
+	var errs []error
+	for p, n := range attached { // wiring keeps them attached.
+		errs = append(errs, d.mirror(p, n))
 	}
 	return errors.Join(errs...)
 }

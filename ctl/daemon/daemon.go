@@ -64,8 +64,10 @@ type Daemon struct {
 	listener *limitListener
 	metrics  net.Listener // Nil without Options.Metrics.
 
-	change  sync.Mutex       // One change at a time; before mu.
-	running []*activeCapture // The captures that run. Guarded by change.
+	change sync.Mutex // One change at a time; before wiring.
+
+	wiring  sync.Mutex       // Guards running and who is attached as what; before mu.
+	running []*activeCapture // The captures that run.
 
 	mu       sync.RWMutex // Guards what follows, and the fields of the objects in it.
 	networks map[string]*network
@@ -75,12 +77,16 @@ type Daemon struct {
 	retired  dataplane.Totals // Of ports that were removed.
 
 	captures chan struct{} // A slot for each that runs.
-	ready    func()        // Called once Run serves; nil for nothing.
+	again    chan struct{} // Wakes retry.
+	engines  engineMemory
+	starting bool   // New hasn't returned: nothing is to wait long. Guarded by change.
+	ready    func() // Called once Run serves; nil for nothing.
 }
 
 // New makes a daemon: it takes the locks, restores what was saved, applies the
 // config file and opens the socket. What can't be restored because the host
-// lacks it (a namespace, a container) is kept, shown down, and tried again;
+// lacks it (a namespace) is kept, shown down, and tried again; so is at first
+// what may take long, as all that a container engine has to be asked for;
 // files that can't be read or are wrong are errors. It ends early when ctx is
 // done, which also ends a Run. On failure nothing is left open; interfaces that
 // were made stay for the next start.
@@ -110,6 +116,8 @@ func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 		ports:    make(map[string]*port),
 		statics:  newStaticTable(),
 		captures: make(chan struct{}, maxCaptures),
+		again:    make(chan struct{}, 1),
+		starting: true,
 	}
 	d.life, d.stop = context.WithCancel(ctx)
 	defer func() {
@@ -185,6 +193,7 @@ func (d *Daemon) readSpecs() (saved, asked *config.Config, err error) {
 func (d *Daemon) restore(saved, asked *config.Config) error {
 	d.change.Lock()
 	defer d.change.Unlock()
+	defer func() { d.starting = false }()
 	if _, err := d.apply(d.life, saved, keepFailed, func() error { return nil }); err != nil {
 		return fmt.Errorf("restore %s: %w", d.state.path, err)
 	}
@@ -226,7 +235,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		servers = append(servers, m)
 		serve(m, d.metrics)
 	}
-	running.Go(func() { d.control(ctx) })
+	running.Go(func() { d.age(ctx) })
+	running.Go(func() { d.watch(ctx) })
+	running.Go(func() { d.retry(ctx) })
 	d.log.Info("serving", zap.String("socket", d.opts.Socket), zap.Int("workers", d.opts.Workers), zap.Ints("cpus", d.opts.CPUs))
 	if d.ready != nil {
 		d.ready()

@@ -38,7 +38,8 @@ type facts struct {
 }
 
 // device is what the host lends for a port: a TAP, one end of a veth pair, an
-// interface, and everything set on it. The daemon calls one method at a time.
+// interface, and everything set on it. The daemon calls check, release and
+// remove one at a time, and port and facts at any time before the last two.
 type device interface {
 	// port is the way in and out for frames. It is closed by release.
 	port() dataplane.Port
@@ -58,10 +59,17 @@ type host interface {
 	// open makes the device, or takes over what a swd before this one left of
 	// it. A failure leaves nothing that wasn't there.
 	open(ctx context.Context, o order) (device, error)
+	// reach returns why the namespace that a port names can't be found now, as
+	// open would; nil for a port that names none. It may take long, and is
+	// called at any time.
+	reach(ctx context.Context, p *config.Port) error
 	// discard removes what a swd may have left of a device that couldn't be
 	// opened by now. That nothing is there is no error.
 	discard(ctx context.Context, o order) error
-	// changes says by a value that links may have changed: ask check.
+	// changes says by a value that links have changed: ask changed.
 	changes() <-chan struct{}
+	// changed returns the ports whose links may have changed since it was last
+	// called, by name, or that all may have: ask check.
+	changed() (ports []string, all bool)
 	close() error
 }

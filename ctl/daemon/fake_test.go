@@ -30,21 +30,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeHost is a host in memory: interfaces are names in namespaces, devices
 // are mem ports.
 type fakeHost struct {
-	changed chan struct{}
+	poked chan struct{}
 
 	mu         sync.Mutex
-	namespaces map[string]bool        // That exist.
-	links      map[string]*fakeDevice // Persistent interfaces by namespace/name.
-	opened     int                    // Devices that are open now.
-	failOpen   error                  // What every open fails with.
-	onOpen     func()                 // Called at each open; nil for nothing.
+	namespaces map[string]bool                           // That exist.
+	links      map[string]*fakeDevice                    // Persistent interfaces by namespace/name.
+	opened     int                                       // Devices that are open now.
+	failOpen   error                                     // What every open fails with.
+	onReach    func(context.Context, *config.Port) error // What reach does; nil for nothing.
+	onOpen     func()                                    // Called at each open; nil for nothing.
 	failRemove error
 	closed     bool
 }
 
 func newFakeHost(namespaces ...string) *fakeHost {
 	h := &fakeHost{
-		changed:    make(chan struct{}, 1),
+		poked:      make(chan struct{}, 1),
 		namespaces: map[string]bool{},
 		links:      map[string]*fakeDevice{},
 	}
@@ -64,7 +65,19 @@ type fakeDevice struct {
 	owner string
 }
 
-func (h *fakeHost) changes() <-chan struct{} { return h.changed }
+func (h *fakeHost) changes() <-chan struct{} { return h.poked }
+
+func (h *fakeHost) changed() ([]string, bool) { return nil, true }
+
+func (h *fakeHost) reach(ctx context.Context, p *config.Port) error {
+	h.mu.Lock()
+	ask := h.onReach
+	h.mu.Unlock()
+	if ask != nil {
+		return ask(ctx, p)
+	}
+	return nil
+}
 
 func (h *fakeHost) close() error {
 	h.mu.Lock()
@@ -112,7 +125,7 @@ func (h *fakeHost) discard(_ context.Context, o order) error {
 // poke tells the daemon to look at its ports.
 func (h *fakeHost) poke() {
 	select {
-	case h.changed <- struct{}{}:
+	case h.poked <- struct{}{}:
 	default:
 	}
 }

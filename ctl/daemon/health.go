@@ -1,82 +1,122 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"heddle/ctl/attach"
+	"heddle/dataplane"
 	vswitch "heddle/switch"
 )
 
-// Times of the control goroutine.
+// Times and bounds of the control goroutines.
 const (
-	tick         = time.Second            // Ageing, checks of every port, retries.
+	tick         = time.Second            // Ageing, and a look at some ports.
 	settle       = 100 * time.Millisecond // Changes on the host that come closer together are looked at once.
 	firstRetry   = 250 * time.Millisecond // After a device couldn't be opened; doubled each time …
 	longestRetry = time.Second            // … up to this, or slowFactor times what a try takes.
 	slowFactor   = 4
-	expireBudget = 1 << 16 // Entries that age away per tick, at most.
+	restRetries  = 50 * time.Millisecond // Between two batches of tries …
+	retryBatch   = 32                    // … of so many ports.
+	looksPerTick = 64                    // What no event tells is noticed after ports/looksPerTick ticks.
+	expireBudget = 1 << 16               // Entries that age away per tick, at most.
 	flapBatch    = 64
 )
 
-// control ages the FDB and looks after the ports until ctx is done.
-func (d *Daemon) control(ctx context.Context) {
+// age lets FDB entries age and reports flaps until ctx is done. It waits for no
+// change and asks the host nothing.
+func (d *Daemon) age(ctx context.Context) {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			d.sw.Expire(d.now(), expireBudget)
+			d.reportFlaps()
+		}
+	}
+}
+
+// watch looks at the ports whose links change, and in turn at some others at
+// each tick: a namespace that an open descriptor keeps alive ends without an
+// event.
+func (d *Daemon) watch(ctx context.Context) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	changes := d.host.changes()
 	var quiet <-chan time.Time // Set while changes settle.
-	retry := time.NewTimer(0)
-	defer retry.Stop()
+	var turn dataplane.PortID
 	for {
+		var look []*port
 		select {
 		case <-ctx.Done():
 			return
 		case <-changes:
 			changes, quiet = nil, time.After(settle)
-			continue
 		case <-quiet:
 			changes, quiet = d.host.changes(), nil
-		case <-retry.C:
+			look = d.namesakes(d.host.changed())
 		case <-t.C:
-			d.sw.Expire(d.now(), expireBudget)
-			d.reportFlaps()
+			look, turn = d.inTurn(turn)
 		}
-		if wait := d.look(ctx); wait > 0 {
-			retry.Reset(wait)
+		for _, p := range look {
+			if ctx.Err() != nil {
+				return
+			}
+			d.lookAt(p)
 		}
 	}
 }
 
-// look checks every port once, and returns how long to wait for the first that
-// is to be tried again, 0 if none is.
-func (d *Daemon) look(ctx context.Context) time.Duration {
+// namesakes returns the ports of these names, or all.
+func (d *Daemon) namesakes(names []string, all bool) (ports []*port) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if all {
+		return slices.Collect(maps.Values(d.ports))
+	}
+	for _, name := range names {
+		if p := d.ports[name]; p != nil {
+			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
+// inTurn returns the next looksPerTick ports that have a device, from the one
+// with the number on, and the number to go on with.
+func (d *Daemon) inTurn(from dataplane.PortID) (ports []*port, next dataplane.PortID) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	next = from
+	for range dataplane.MaxPorts {
+		if len(ports) == looksPerTick {
+			break
+		}
+		if p := d.ids[next]; p != nil && p.dev != nil {
+			ports = append(ports, p)
+		}
+		next = (next + 1) % dataplane.MaxPorts
+	}
+	return ports, next
+}
+
+// lookAt takes a port down whose device fails, and brings it up when that works
+// again. A device that is gone is opened anew by retry.
+func (d *Daemon) lookAt(p *port) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	var next time.Duration
-	for _, p := range d.ports {
-		if ctx.Err() != nil {
-			return 0
-		}
-		d.lookAt(ctx, p)
-		if p.dev == nil {
-			if wait := max(time.Until(p.retry), time.Millisecond); next == 0 || wait < next {
-				next = wait
-			}
-		}
-	}
-	return next
-}
-
-// lookAt takes a port down whose device fails, and brings it up when it can.
-func (d *Daemon) lookAt(ctx context.Context, p *port) {
-	if p.dev == nil {
-		if time.Now().Before(p.retry) {
-			return
-		}
-		d.reopen(ctx, p)
+	if d.ids[p.id] != p || p.dev == nil {
 		return
 	}
 	err := p.dev.check()
@@ -87,8 +127,136 @@ func (d *Daemon) lookAt(ctx context.Context, p *port) {
 		d.takeDown(p, err)
 		if errors.Is(err, errGone) {
 			d.releaseDevice(p)
-			d.reopen(ctx, p)
 		}
+	}
+}
+
+// retry opens the devices of ports that have none, when they are due, until ctx
+// is done. It holds change for one port at a time, and not while it asks
+// whether there is a namespace to open it in: a container engine that hangs
+// holds up nothing but itself.
+func (d *Daemon) retry(ctx context.Context) {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.again:
+		case <-t.C:
+		}
+		due, next := d.due()
+		for _, p := range due {
+			if ctx.Err() != nil {
+				return
+			}
+			d.retryPort(ctx, p)
+		}
+		if len(due) > 0 {
+			_, next = d.due()
+		}
+		if next > 0 {
+			t.Reset(max(next, restRetries))
+		}
+	}
+}
+
+// due returns the ports to be tried now, at most retryBatch, those first that
+// need no engine, and the longest due; and after how long the next one is due,
+// 0 if none is.
+func (d *Daemon) due() (ports []*port, next time.Duration) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, p := range d.ports {
+		if p.dev != nil {
+			continue
+		}
+		wait := time.Until(p.retry)
+		if wait <= 0 {
+			ports = append(ports, p)
+		}
+		if wait = max(wait, time.Millisecond); next == 0 || wait < next {
+			next = wait
+		}
+	}
+	asks := func(p *port) int { return min(len(p.spec.Container), 1) }
+	slices.SortFunc(ports, func(a, b *port) int {
+		return cmp.Or(asks(a)-asks(b), a.retry.Compare(b.retry))
+	})
+	return ports[:min(len(ports), retryBatch)], next
+}
+
+// retryPort tries one port that has no device.
+func (d *Daemon) retryPort(ctx context.Context, p *port) {
+	begun := time.Now()
+	err := d.engineGone(p)
+	if err == nil {
+		err = d.host.reach(ctx, &p.spec)
+		d.rememberEngine(err, time.Since(begun))
+	}
+	if err != nil {
+		d.putOff(p, err, time.Since(begun))
+		return
+	}
+	d.change.Lock()
+	defer d.change.Unlock()
+	if d.ids[p.id] == p && p.dev == nil {
+		d.reopen(ctx, p)
+	}
+}
+
+// engineMemory is that no container engine answered a moment ago, so that not
+// each of thousands of ports has to wait for it.
+type engineMemory struct {
+	mu    sync.Mutex
+	err   error
+	until time.Time
+}
+
+// engineGone returns why a port that needs the engine isn't worth a try now;
+// nil if it is.
+func (d *Daemon) engineGone(p *port) error {
+	m := &d.engines
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p.spec.Container == "" || time.Now().After(m.until) {
+		return nil
+	}
+	return m.err
+}
+
+// rememberEngine notes an engine that didn't answer, after so long.
+func (d *Daemon) rememberEngine(err error, took time.Duration) {
+	if !errors.Is(err, attach.ErrNoEngine) {
+		return
+	}
+	m := &d.engines
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.err, m.until = err, time.Now().Add(max(took, longestRetry))
+}
+
+// putOff notes why a port has no device, and when to try again, after a try
+// that took so long.
+func (d *Daemon) putOff(p *port, why error, took time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ids[p.id] != p || p.dev != nil {
+		return
+	}
+	p.down = why
+	p.retry = time.Now().Add(max(p.nextWait(), slowFactor*took))
+	if errors.Is(why, attach.ErrNoEngine) {
+		p.retry = time.Now().Add(max(p.wait, took))
+	}
+	d.wakeRetry()
+}
+
+// wakeRetry has retry look anew when the next port is due.
+func (d *Daemon) wakeRetry() {
+	select {
+	case d.again <- struct{}{}:
+	default: // One value waits already, and stands for all.
 	}
 }
 
@@ -127,37 +295,37 @@ func (d *Daemon) releaseDevice(p *port) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p.dev, p.wait, p.retry = nil, 0, time.Time{}
+	d.wakeRetry()
 }
 
-// bringUp opens and attaches a port's device now, or leaves it to be retried.
+// bringUp opens and attaches the device of a port that has none, or leaves it
+// to retry if that is in vain. The caller holds change.
 func (d *Daemon) bringUp(p *port) {
-	if p.dev == nil {
-		d.reopen(context.Background(), p)
-	} else {
-		d.lookAt(context.Background(), p)
+	if err := d.engineGone(p); err != nil {
+		d.putOff(p, err, 0)
+		return
 	}
+	d.reopen(d.life, p)
 }
 
-// reopen tries to open and attach the device of a port that has none.
+// reopen tries to open and attach the device of a port that has none. The
+// caller holds change.
 func (d *Daemon) reopen(ctx context.Context, p *port) {
 	begun := time.Now()
 	err := d.openDevice(ctx, p)
 	if err == nil {
-		if err = p.dev.check(); err == nil || !errors.Is(err, errGone) {
-			if err == nil {
-				d.reattach(p)
-			} else {
-				d.takeDown(p, err)
-			}
+		if err = p.dev.check(); err == nil {
+			d.reattach(p)
+			return
+		}
+		if !errors.Is(err, errGone) {
+			d.takeDown(p, err)
 			return
 		}
 		d.releaseDevice(p)
 	}
-	took := time.Since(begun)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	p.down = err
-	p.retry = time.Now().Add(max(p.nextWait(), slowFactor*took))
+	d.rememberEngine(err, time.Since(begun))
+	d.putOff(p, err, time.Since(begun))
 }
 
 // nextWait doubles the time between tries.

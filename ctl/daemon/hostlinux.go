@@ -26,7 +26,7 @@ type machine struct {
 	log     *zap.Logger
 	own     *attach.Namespace
 	watcher *attach.Watcher
-	changed chan struct{}
+	links   linkTable
 	done    sync.WaitGroup
 	// before is called ahead of each step that makes something; tests have it
 	// fail, to see that nothing is left. Nil does nothing.
@@ -53,19 +53,19 @@ func openMachine(log *zap.Logger) (*machine, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("host: %w", err), own.Close())
 	}
-	m := &machine{log: log, own: own, watcher: w, changed: make(chan struct{}, 1)}
+	m := &machine{log: log, own: own, watcher: w}
+	m.links.init()
 	m.done.Go(func() {
-		for range w.Events() {
-			select {
-			case m.changed <- struct{}{}:
-			default: // One value waits already, and stands for all.
-			}
+		for e := range w.Events() {
+			m.links.note(e)
 		}
 	})
 	return m, nil
 }
 
-func (m *machine) changes() <-chan struct{} { return m.changed }
+func (m *machine) changes() <-chan struct{} { return m.links.changes }
+
+func (m *machine) changed() (ports []string, all bool) { return m.links.changed() }
 
 func (m *machine) close() error {
 	err := m.watcher.Close()
@@ -121,8 +121,10 @@ func located(p *config.Port) string {
 // link is a device of this machine.
 type link struct {
 	m        *machine
+	name     string // The port's.
 	p        faulty
 	f        facts
+	outer    string            // The host's end of a veth pair.
 	ns       *attach.Namespace // Where the interface is.
 	silence  io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
 	offloads io.Closer         // Keeps offloads off; nil where they are as they were.
@@ -156,6 +158,7 @@ func (l *link) remove() error { return errors.Join(l.wipe(), l.letGo(), l.ns.Clo
 
 // letGo gives back what the process holds, but for the namespace.
 func (l *link) letGo() error {
+	l.m.links.remove(l)
 	var errs []error
 	if l.p != nil {
 		errs = append(errs, l.p.Close())
@@ -198,13 +201,13 @@ func absent(err error) bool {
 
 // open implements host.
 func (m *machine) open(ctx context.Context, o order) (device, error) {
-	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
-	defer cancel()
 	ns, err := m.namespace(ctx, &o.spec)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{m: m, ns: ns}
+	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
+	defer cancel()
+	l := &link{m: m, ns: ns, name: o.spec.Name}
 	switch o.spec.Kind {
 	case config.KindTAP:
 		err = l.openTAP(ctx, o)
@@ -218,10 +221,26 @@ func (m *machine) open(ctx context.Context, o order) (device, error) {
 	if err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
-	if err := m.step("follow", func() error { return m.watcher.Follow(ns) }); err != nil {
+	err = m.step("follow", func() error { return m.watcher.Follow(ns) })
+	if err == nil {
+		err = m.links.add(l)
+	}
+	if err != nil {
 		return nil, errors.Join(err, l.undo(), ns.Close())
 	}
 	return l, nil
+}
+
+// reach implements host.
+func (m *machine) reach(ctx context.Context, p *config.Port) error {
+	if located(p) == "" {
+		return nil
+	}
+	ns, err := m.namespace(ctx, p)
+	if err != nil {
+		return err
+	}
+	return ns.Close()
 }
 
 // discard implements host.
@@ -231,9 +250,11 @@ func (m *machine) discard(ctx context.Context, o order) error {
 		return m.own.Unsilence(o.spec.Interface)
 	}
 	if o.spec.Kind == config.KindVeth {
-		if err := m.own.Delete(attach.HostName(port), port); err == nil || !absent(err) {
+		// The other end goes with it. It alone may be that of a running swd's.
+		if err := m.own.Delete(attach.HostName(port), port); !absent(err) && !errors.Is(err, attach.ErrTaken) {
 			return err
 		}
+		return nil
 	}
 	ns, err := m.namespace(ctx, &o.spec)
 	if err != nil {
@@ -312,7 +333,15 @@ func (l *link) openVeth(ctx context.Context, o order) error {
 	if err != nil {
 		return err
 	}
-	l.destroy = func() error { return own.Delete(outer, port) }
+	l.outer = outer
+	l.destroy = func() error {
+		if l.silence != nil { // Nobody deletes what a running swd silences, not even that swd.
+			if err := l.silence.Close(); err != nil {
+				return err
+			}
+		}
+		return own.Delete(outer, port)
+	}
 	err = l.hush(own, outer)
 	if err == nil {
 		err = l.openSocket(own, packet.Config{Interface: outer, Workers: o.workers})

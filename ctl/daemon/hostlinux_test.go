@@ -44,7 +44,7 @@ func ip(t *testing.T, ns string, args ...string) string {
 // newNS makes a namespace of its own and returns its name.
 func newNS(t *testing.T, name string) string {
 	t.Helper()
-	full := fmt.Sprintf("hddmn-%d-%s", os.Getpid(), name)
+	full := fmt.Sprintf("hdfix-%d-%s", os.Getpid(), name)
 	addNS(t, full)
 	ip(t, full, "link", "set", "lo", "up")
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", full).Run() })

@@ -38,6 +38,11 @@ func byName(a, b *port) int { return strings.Compare(a.spec.Name, b.spec.Name) }
 
 // AddPort makes a port, whole or not at all.
 func (d *Daemon) AddPort(ctx context.Context, spec config.Port) error {
+	if spec.Container != "" {
+		if err := d.reachFor(ctx, spec); err != nil {
+			return err
+		}
+	}
 	d.change.Lock()
 	defer d.change.Unlock()
 	if err := d.checkPort(&spec); err != nil {
@@ -50,6 +55,24 @@ func (d *Daemon) AddPort(ctx context.Context, spec config.Port) error {
 		return errors.Join(err, d.dropPort(d.ports[spec.Name]))
 	}
 	d.note(eventPortAdded, "port "+spec.Name, "added to network "+spec.Network)
+	return nil
+}
+
+// reachFor asks for the container of a port to be, if it can be, while others
+// make changes: an engine that hangs is only its client's matter.
+func (d *Daemon) reachFor(ctx context.Context, spec config.Port) error {
+	err := func() error {
+		d.change.Lock()
+		defer d.change.Unlock()
+		spec := spec
+		return d.checkPort(&spec)
+	}()
+	if err != nil {
+		return err
+	}
+	if err := d.host.reach(ctx, &spec); err != nil {
+		return hostFailure(err)
+	}
 	return nil
 }
 
@@ -97,26 +120,50 @@ func (d *Daemon) makePort(ctx context.Context, spec config.Port, on onFailure) e
 	if p.id == 0 {
 		return fail(http.StatusConflict, "there are %d ports: no more fit", dataplane.MaxPorts-1)
 	}
-	err := d.openDevice(ctx, p)
-	if err == nil {
-		err = d.attachDevice(p)
-		if err != nil {
-			err = errors.Join(err, p.dev.remove())
-		}
+	late := on == keepFailed && d.starting && (spec.Container != "" || time.Since(d.started) > startTime)
+	err := errStarting
+	if !late {
+		err = d.openDevice(ctx, p)
 	}
-	if err != nil && on == failWhole {
+	if err == nil {
+		if err = d.join(p); err == nil {
+			return nil
+		}
+		err = errors.Join(err, p.dev.remove())
+	}
+	if on == failWhole {
 		return hostFailure(err)
 	}
 	d.mu.Lock()
 	d.ports[spec.Name], d.ids[p.id] = p, p
-	if err != nil {
-		p.dev, p.down = nil, err
+	p.dev, p.down = nil, err
+	if !late {
 		p.retry = time.Now().Add(p.nextWait())
 	}
+	d.wakeRetry()
 	d.mu.Unlock()
-	if err != nil {
-		d.noteDown(p)
+	d.noteDown(p)
+	return nil
+}
+
+// startTime is how long New opens devices: who waits for swd to be ready, as a
+// container engine does, must not wait for thousands of them.
+const startTime = 5 * time.Second
+
+// errStarting is why a port is down that New left to retry.
+var errStarting = errors.New("not opened yet: swd has just started")
+
+// join attaches the device of a new port, and makes it one of the ports. The
+// caller holds change.
+func (d *Daemon) join(p *port) error {
+	d.wiring.Lock()
+	defer d.wiring.Unlock()
+	if err := d.wire(p); err != nil {
+		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ports[p.spec.Name], d.ids[p.id] = p, p
 	return nil
 }
 
@@ -173,9 +220,17 @@ func (d *Daemon) openDevice(ctx context.Context, p *port) error {
 	return nil
 }
 
-// attachDevice gives the device to the network and the engine, and the port's
-// static entries to the network; on failure to none of them.
+// attachDevice is wire for who doesn't hold wiring.
 func (d *Daemon) attachDevice(p *port) error {
+	d.wiring.Lock()
+	defer d.wiring.Unlock()
+	return d.wire(p)
+}
+
+// wire gives the device to the network and the engine, and the port's static
+// entries to the network; on failure to none of them. The caller holds change
+// and wiring.
+func (d *Daemon) wire(p *port) error {
 	n := d.networks[p.spec.Network].live
 	outer := d.mirrored(p)
 	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu}); err != nil {
@@ -188,7 +243,7 @@ func (d *Daemon) attachDevice(p *port) error {
 		}
 	}
 	if err != nil {
-		d.detach(p)
+		d.unwire(p)
 		return err
 	}
 	d.mu.Lock()
@@ -200,6 +255,13 @@ func (d *Daemon) attachDevice(p *port) error {
 // detach takes the device from the engine and the network, which forgets what
 // it learnt there. Afterwards no worker is in it.
 func (d *Daemon) detach(p *port) {
+	d.wiring.Lock()
+	defer d.wiring.Unlock()
+	d.unwire(p)
+}
+
+// unwire is detach for who holds wiring.
+func (d *Daemon) unwire(p *port) {
 	_ = d.networks[p.spec.Network].live.Detach(p.id)
 	d.engine.Detach(p.id)
 	d.mu.Lock()
@@ -241,8 +303,11 @@ func (d *Daemon) dropPort(p *port) error {
 		d.carry(p)
 		err = p.dev.remove()
 	} else {
-		ctx, cancel := context.WithTimeout(context.Background(), usableTimeout)
+		ctx, cancel := context.WithTimeout(d.life, usableTimeout)
 		defer cancel()
+		if d.starting {
+			cancel() // No engine is asked: what is left is swept when the container is seen.
+		}
 		var o order
 		if o, err = d.order(p); err == nil {
 			err = d.host.discard(ctx, o)

@@ -116,7 +116,7 @@ type process struct {
 // newNS makes a namespace and returns its name.
 func newNS(t *testing.T, name string) string {
 	t.Helper()
-	full := fmt.Sprintf("hddmn-%d-%s", os.Getpid(), name)
+	full := fmt.Sprintf("hdfix-%d-%s", os.Getpid(), name)
 	if out, err := exec.Command("ip", "netns", "add", full).CombinedOutput(); err != nil {
 		t.Fatalf("ip netns add %s: %v: %s (root is needed)", full, err, out)
 	}

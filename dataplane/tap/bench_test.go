@@ -58,7 +58,7 @@ func BenchmarkPull(b *testing.B) {
 			f.owes.Encode(sent)
 			copy(sent[wire.VNetHdrLen:], f.data)
 			const n = 2 // Two of 64 KB are one Pull.
-			batch := &dataplane.Batch{}
+			batch := dataplane.NewBatch(0)
 			var spent time.Duration
 			for b.Loop() {
 				for range n {
@@ -82,7 +82,7 @@ func BenchmarkPull(b *testing.B) {
 func BenchmarkPullEmpty(b *testing.B) {
 	l := lab.New(b)
 	p := openIn(l, quiet(l, "a"), Config{Name: "t0"})
-	batch := &dataplane.Batch{}
+	batch := dataplane.NewBatch(0)
 	for b.Loop() {
 		batch.Reset()
 		p.Pull(batch)

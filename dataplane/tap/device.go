@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -74,8 +72,9 @@ func setOptions(fd int) (noUSO bool, err error) {
 
 // device is what the kernel tells of an interface.
 type device struct {
-	exists bool
-	kind   string // Of the driver: "tun", "veth"; "" for hardware.
+	exists  bool
+	kind    string // Of the driver: "tun", "veth"; "" for hardware.
+	dropped uint64 // Frames that the container sent and the kernel dropped.
 	// What follows is valid only for the kind "tun".
 	mode             uint8 // IFF_TUN or IFF_TAP.
 	multiQueue       bool
@@ -107,48 +106,28 @@ func (d device) free() error {
 	return nil
 }
 
-// find asks the kernel (rtnetlink(7), linux/if_link.h) for the interface of
-// that name in the thread's namespace.
-func find(name string) (device, error) {
-	msgs, err := links()
-	if err != nil {
-		return device{}, fmt.Errorf("list the interfaces: %w", err)
+// find asks the kernel for the interface of that name in the namespace of n.
+func find(n *rtnl, name string) (device, error) {
+	link, err := n.link(name)
+	if err != nil || link == nil {
+		return device{}, err
 	}
-	for _, m := range msgs {
-		if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
-			continue
-		}
-		link := attributes(m.Data[unix.SizeofIfInfomsg:])
-		if text(link[unix.IFLA_IFNAME]) != name {
-			continue
-		}
-		info := attributes(link[unix.IFLA_LINKINFO])
-		d := device{exists: true, kind: text(info[unix.IFLA_INFO_KIND])}
-		if d.kind == "tun" {
-			d.parse(attributes(info[unix.IFLA_INFO_DATA]))
-		}
-		return d, nil
+	info := attributes(link[unix.IFLA_LINKINFO])
+	d := device{exists: true, kind: text(info[unix.IFLA_INFO_KIND]), dropped: txDropped(link)}
+	if d.kind == "tun" {
+		d.parse(attributes(info[unix.IFLA_INFO_DATA]))
 	}
-	return device{}, nil
+	return d, nil
 }
 
-// links returns a message for each interface of the thread's namespace.
-func links() ([]syscall.NetlinkMessage, error) {
-	for range 16 {
-		dump, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
-		if err != nil {
-			return nil, err
-		}
-		msgs, err := syscall.ParseNetlinkMessage(dump)
-		if err != nil {
-			return nil, err
-		}
-		torn := func(m syscall.NetlinkMessage) bool { return m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 }
-		if !slices.ContainsFunc(msgs, torn) {
-			return msgs, nil
-		}
+// txDropped returns struct rtnl_link_stats64's tx_dropped (linux/if_link.h).
+func txDropped(link map[uint16][]byte) uint64 {
+	const at = 7 * 8
+	stats := link[unix.IFLA_STATS64]
+	if len(stats) < at+8 {
+		return 0
 	}
-	return nil, errors.New("they change faster than they can be listed: try again")
+	return binary.NativeEndian.Uint64(stats[at:])
 }
 
 // parse reads the attributes IFLA_TUN_*.

@@ -50,3 +50,25 @@ func (p *Port) Fault() error {
 	}
 	return nil
 }
+
+// Dropped returns how many frames of the container the kernel has dropped since
+// Open because the queue was full or closed: the device's tx_dropped
+// (`ip -s link`). Workers never see them. It asks the kernel (two system calls),
+// and returns what it last knew if that fails. Control code may call it at any
+// time.
+func (p *Port) Dropped() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return p.dropped
+	}
+	d, err := find(p.rtnl, p.name)
+	if err != nil || !d.exists {
+		return p.dropped
+	}
+	if d.dropped > p.lastDropped { // Less: another device has taken the name.
+		p.dropped += d.dropped - p.lastDropped
+	}
+	p.lastDropped = d.dropped
+	return p.dropped
+}

@@ -62,7 +62,7 @@ func TestPullIsBounded(t *testing.T) {
 	ns := quiet(l, "a")
 	p := openIn(l, ns, Config{Name: "t0"})
 	s := openSocket(l, ns, "t0")
-	b := &dataplane.Batch{}
+	b := dataplane.NewBatch(0)
 	pull := func() int { b.Reset(); p.Pull(b); return b.N }
 
 	for i := range dataplane.BatchSize + 1 {
@@ -118,14 +118,12 @@ func TestLendRefuses(t *testing.T) {
 		{"TCP type on UDP", gso(wire.VNetGSOTCP4, 50), dataplane.RxBadOffload},
 		{"size 0", gso(wire.VNetGSOUDPL4, 0), dataplane.RxBadOffload},
 	}
-	var q queue
-	q.init(false)
+	slab := dataplane.NewBatch(0).Slab
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			hdr := q.slab[dataplane.Headroom-wire.VNetHdrLen:]
-			copy(hdr, tt.read)
+			copy(slab[dataplane.Headroom-wire.VNetHdrLen:], tt.read)
 			var f dataplane.Frame
-			if d := q.lend(&f, hdr, dataplane.Headroom, len(tt.read)); d != tt.want {
+			if d := lend(&f, slab, dataplane.Headroom, len(tt.read)); d != tt.want {
 				t.Errorf("lend says %v, want %v", d, tt.want)
 			}
 		})
@@ -220,7 +218,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	ns := quiet(l, "a")
 	p := openIn(l, ns, Config{Name: "t0"})
 	s := openSocket(l, ns, "t0")
-	in := &dataplane.Batch{}
+	in := dataplane.NewBatch(0)
 	sent := make([]byte, wire.VNetHdrLen+60)
 	copy(sent[wire.VNetHdrLen:], plain(60, 1))
 	out := batchOf(0, frame{data: plain(60, 1)}, frame{data: plain(14, 1)[:13]},

@@ -21,14 +21,12 @@ func FuzzLend(f *testing.F) {
 		fr.owes.Encode(hdr)
 		f.Add(append(hdr, fr.data...))
 	}
-	var q queue
-	q.init(false)
+	slab := dataplane.NewBatch(0).Slab
 	f.Fuzz(func(t *testing.T, read []byte) {
 		read = read[:min(len(read), readLen)]
-		hdr := q.slab[dataplane.Headroom-wire.VNetHdrLen:]
-		copy(hdr, read)
+		copy(slab[dataplane.Headroom-wire.VNetHdrLen:], read)
 		var fr dataplane.Frame
-		if q.lend(&fr, hdr, dataplane.Headroom, len(read)) != dataplane.None {
+		if lend(&fr, slab, dataplane.Headroom, len(read)) != dataplane.None {
 			return
 		}
 		if fr.Off != dataplane.Headroom || fr.Len != len(read)-wire.VNetHdrLen || fr.Len > dataplane.MaxFrame {

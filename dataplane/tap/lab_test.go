@@ -109,7 +109,7 @@ func (s socket) receive() ([]byte, wire.VNetHdr, error) {
 
 // pullSome waits until a worker's queue has frames.
 func pullSome(p *Port, worker int) (*dataplane.Batch, error) {
-	b := &dataplane.Batch{Worker: worker}
+	b := dataplane.NewBatch(worker)
 	fds := []unix.PollFd{{Fd: int32(p.FD(worker)), Events: unix.POLLIN}}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if _, err := unix.Poll(fds, 100); err != nil && !errors.Is(err, unix.EINTR) {
@@ -130,7 +130,7 @@ type frame struct {
 }
 
 func batchOf(worker int, frames ...frame) *dataplane.Batch {
-	b := &dataplane.Batch{Worker: worker}
+	b := dataplane.NewBatch(worker)
 	for _, fr := range frames {
 		f := b.Next()
 		f.Buf = make([]byte, dataplane.Headroom+len(fr.data))

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"unsafe"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -33,8 +32,11 @@ type Port struct {
 	queues   []queue
 	counters *dataplane.Counters
 
-	mu     sync.Mutex // Guards closed, and the descriptors against Fault.
-	closed bool
+	mu          sync.Mutex // Guards what follows, and the descriptors against Fault.
+	closed      bool
+	rtnl        *rtnl
+	dropped     uint64 // As Dropped has it.
+	lastDropped uint64 // The device's count when it was last read.
 }
 
 var _ dataplane.Port = (*Port)(nil)
@@ -72,14 +74,21 @@ func open(c Config) (*Port, error) {
 	if err := checkName(c.Name); err != nil {
 		return nil, err
 	}
-	found, err := find(c.Name)
+	nl, err := openRTNL()
 	if err != nil {
 		return nil, err
 	}
-	if err := found.free(); err != nil {
-		return nil, err
+	found, err := find(nl, c.Name)
+	if err == nil {
+		err = found.free()
 	}
-	p := &Port{name: c.Name, queues: make([]queue, n), counters: dataplane.NewCounters(n), created: !found.exists}
+	if err != nil {
+		return nil, errors.Join(err, nl.close())
+	}
+	p := &Port{
+		name: c.Name, queues: make([]queue, n), counters: dataplane.NewCounters(n), created: !found.exists,
+		rtnl: nl, lastDropped: found.dropped,
+	}
 	for i := range p.queues {
 		p.queues[i].fd = -1
 	}
@@ -134,7 +143,7 @@ func (p *Port) attach() (err error) {
 // checkAlone returns ErrHeld if another process has attached a queue since the
 // name was found free. The device then is the other's as much as ours.
 func (p *Port) checkAlone() error {
-	now, err := find(p.name)
+	now, err := find(p.rtnl, p.name)
 	if err != nil {
 		return err
 	}
@@ -182,9 +191,6 @@ func forget(fd int) error {
 
 // init gives a queue its memory.
 func (q *queue) init(noUSO bool) {
-	q.slab = make([]byte, slabLen+line)
-	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(q.slab))) & (line - 1))
-	q.slab = q.slab[skip:][:slabLen:slabLen]
 	if q.noUSO = noUSO; noUSO {
 		q.segment = make([]byte, dataplane.Headroom+dataplane.MaxFrame)
 	}
@@ -231,7 +237,7 @@ func (p *Port) close() error {
 		return nil
 	}
 	p.closed = true
-	var errs []error
+	errs := []error{p.rtnl.close()}
 	for i := range p.queues {
 		if q := &p.queues[i]; q.fd >= 0 {
 			errs = append(errs, unix.Close(q.fd))

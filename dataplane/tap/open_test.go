@@ -94,7 +94,7 @@ func exchange(t *lab.T, n *lab.NetNS, p *Port, ifName string) {
 	t.NoError(s.send(plain(60, 7), wire.VNetHdr{}))
 	got := -1
 	for w := range p.queues {
-		b := &dataplane.Batch{Worker: w}
+		b := dataplane.NewBatch(w)
 		if p.Pull(b); b.N > 0 {
 			got = int(b.Frames[0].Bytes()[20])
 		}

@@ -20,9 +20,6 @@ const (
 	// readLen is what one read asks for: one byte more than the longest frame,
 	// because the kernel cuts off silently what is longer (tun_put_user).
 	readLen = wire.VNetHdrLen + dataplane.MaxFrame + 1
-	// slabLen holds what one Pull reads: PullBytes of frames, headroom and
-	// padding of each, and the last frame that starts below PullBytes.
-	slabLen = dataplane.PullBytes + dataplane.BatchSize*(dataplane.Headroom+line) + dataplane.MaxFrame + 1
 )
 
 // queue is one worker's share of a port. Only that worker uses it between Open
@@ -31,7 +28,6 @@ type queue struct {
 	// Immutable after Open.
 	fd      int
 	noUSO   bool   // UDP GSO frames are segmented here.
-	slab    []byte // slabLen bytes from a line's beginning: what Pull lends.
 	segment []byte // Headroom and one segment; nil if the device does all.
 
 	segmenter offload.Segmenter
@@ -51,14 +47,14 @@ func (p *Port) Pull(b *dataplane.Batch) {
 		if b.Full() || b.Bytes-bytes >= dataplane.PullBytes {
 			break
 		}
-		hdr := q.slab[at-wire.VNetHdrLen:]
+		hdr := b.Slab[at-wire.VNetHdrLen:]
 		n, errno := read(q.fd, hdr[:readLen])
 		if errno != 0 {
 			b.More = false // Empty, or gone: Fault tells.
 			break
 		}
 		f := b.Next()
-		if d := q.lend(f, hdr, at, n); d != dataplane.None {
+		if d := lend(f, b.Slab, at, n); d != dataplane.None {
 			p.counters.Drop(b.Worker, d, 1)
 			continue // The next frame is read over it.
 		}
@@ -72,12 +68,13 @@ func (p *Port) Pull(b *dataplane.Batch) {
 
 // lend describes by f the frame that a read of n bytes put at slab[at:], with
 // its header in front. It returns why the frame goes no further, or None.
-func (q *queue) lend(f *dataplane.Frame, hdr []byte, at, n int) dataplane.Drop {
+func lend(f *dataplane.Frame, slab []byte, at, n int) dataplane.Drop {
+	hdr := slab[at-wire.VNetHdrLen:]
 	n -= wire.VNetHdrLen
 	if n <= 0 || n > dataplane.MaxFrame {
 		return dataplane.RxTruncated
 	}
-	f.Buf, f.Off, f.Len = q.slab, at, n
+	f.Buf, f.Off, f.Len = slab, at, n
 	f.Owes = wire.VNetHdr{}
 	if binary.LittleEndian.Uint16(hdr) == 0 {
 		return dataplane.None // No flag and no GSO type: the rest says nothing.

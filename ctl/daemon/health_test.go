@@ -1,0 +1,261 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"heddle/ctl/api"
+	"heddle/ctl/attach"
+	"heddle/ctl/config"
+	"heddle/dataplane"
+)
+
+// hang has every question for a container's namespace wait until the function
+// that it returns is called; asked gets a value at each.
+func (h *fakeHost) hang() (asked <-chan struct{}, answer func()) {
+	a, answered := make(chan struct{}, 100), make(chan struct{})
+	h.set(func() {
+		h.onReach = func(ctx context.Context, p *config.Port) error {
+			if p.Container == "" {
+				return nil
+			}
+			a <- struct{}{}
+			select {
+			case <-answered:
+				return nil
+			case <-ctx.Done():
+				return fmt.Errorf("%w: %w", attach.ErrNoEngine, ctx.Err())
+			}
+		}
+	})
+	return a, func() { close(answered) }
+}
+
+// TestHungEngine: while a container engine hangs, everything else goes on: a
+// change, the recovery of other ports, a capture's end.
+func TestHungEngine(t *testing.T) {
+	d := start(t, t.TempDir(), newTestHost())
+	d.setUp()
+	const linkX = "|eth0"
+	d.must("POST", api.PathPorts, config.Port{Name: "x", Network: "net", Container: "x"}, nil)
+	asked, answer := d.h.hang()
+	d.h.breakLink(linkX, goneError{errors.New("container gone")})
+	<-asked // By the retry; it hangs from here on.
+	added := make(chan error, 1)
+	go func() {
+		added <- d.AddPort(context.Background(), config.Port{Name: "y", Network: "net", Container: "y", IfName: "y"})
+	}()
+	<-asked // By a client's add.
+
+	d.must("POST", api.PathNetworks, `{"name":"other"}`, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://swd"+api.PathCapture+"?port=a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := d.client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	_ = res.Body.Close()
+	await(t, "the capture ends", func() bool { return len(d.captures) == 0 })
+	d.h.breakLink(linkA, errors.New("link down"))
+	await(t, "a down", func() bool { return d.port("a").State == api.StateDown })
+	d.h.breakLink(linkA, nil)
+	await(t, "a up", func() bool { return d.port("a").State == api.StateUp })
+	if p := d.port("x"); p.State != api.StateDown {
+		t.Errorf("%+v", p)
+	}
+	d.h.breakLink(linkX, nil)
+	answer()
+	if err := <-added; err != nil {
+		t.Error(err)
+	}
+	await(t, "x up", func() bool { return d.port("x").State == api.StateUp })
+}
+
+// TestCaptureDuringAChange: a capture begins and ends while a change waits for
+// the host.
+func TestCaptureDuringAChange(t *testing.T) {
+	d := start(t, t.TempDir(), newTestHost())
+	d.setUp()
+	d.change.Lock()
+	defer d.change.Unlock()
+	res, err := d.client().Get("http://swd" + api.PathCapture + "?network=net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusOK {
+		t.Error(res.Status)
+	}
+	_ = res.Body.Close()
+	await(t, "the capture ends", func() bool { return len(d.captures) == 0 })
+}
+
+// TestDeadEngine: that no engine answers is found out once, not for each port.
+func TestDeadEngine(t *testing.T) {
+	d := start(t, t.TempDir(), newTestHost())
+	d.must("POST", api.PathNetworks, `{"name":"net"}`, nil)
+	const ports = 50
+	for i := range ports {
+		name := fmt.Sprintf("c%d", i)
+		d.must("POST", api.PathPorts, config.Port{Name: name, Network: "net", Container: name, IfName: name}, nil)
+	}
+	asked := make(chan struct{}, 1000)
+	d.h.set(func() {
+		d.h.onReach = func(context.Context, *config.Port) error {
+			asked <- struct{}{}
+			return fmt.Errorf("%w at /run/engine", attach.ErrNoEngine)
+		}
+		for _, l := range d.h.links {
+			l.down = goneError{errors.New("container gone")}
+		}
+	})
+	d.h.poke()
+	await(t, "all are down for want of an engine", func() bool {
+		return !slices.ContainsFunc(d.Ports(), func(p api.Port) bool { return !strings.Contains(p.Reason, "no container engine") })
+	})
+	if n := len(asked); n > 5 {
+		t.Errorf("asked %d times for %d ports", n, ports)
+	}
+	d.h.set(func() {
+		d.h.onReach = nil
+		for _, l := range d.h.links {
+			l.down = nil
+		}
+	})
+	await(t, "all are up", func() bool { return d.Status().PortsDown == 0 })
+}
+
+// TestStartAsksNoEngine: swd serves before a container engine does, also where
+// the config file changes a container's port.
+func TestStartAsksNoEngine(t *testing.T) {
+	dir := t.TempDir()
+	d := start(t, dir, newTestHost())
+	d.setUp()
+	d.must("POST", api.PathPorts, config.Port{Name: "x", Network: "net", Container: "x"}, nil)
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	h := newTestHost()
+	asked, answer := h.hang()
+	d = start(t, dir, h)
+	<-asked
+	if p := d.port("x"); p.State != api.StateDown || !strings.Contains(p.Reason, "just started") {
+		t.Errorf("%+v", p)
+	}
+	if p := d.port("a"); p.State != api.StateUp {
+		t.Errorf("%+v", p)
+	}
+	answer()
+	await(t, "x up", func() bool { return d.port("x").State == api.StateUp })
+}
+
+// TestStopDuringStart: what ends New's context ends New.
+func TestStopDuringStart(t *testing.T) {
+	dir := t.TempDir()
+	d := start(t, dir, newTestHost())
+	d.setUp()
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	h := newTestHost()
+	ctx, cancel := context.WithCancel(context.Background())
+	h.onOpen = cancel
+	if _, err := newOn(ctx, testOptions(t, dir), h); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if !h.closed {
+		t.Error("the host is still open")
+	}
+	h = newTestHost()
+	if d := start(t, dir, h); d.Status().PortsDown != 0 || len(h.links) != 2 {
+		t.Errorf("after it: %+v", d.Status())
+	}
+}
+
+// TestInTurn: every port with a device has its turn, and a tick's work has a
+// bound.
+func TestInTurn(t *testing.T) {
+	d := &Daemon{}
+	const ports = 3*looksPerTick + 5
+	for i := range ports {
+		id := dataplane.PortID(i*7 + 1)
+		d.ids[id] = &port{id: id, dev: &fakeDevice{}}
+	}
+	d.ids[2] = &port{id: 2} // Has none.
+	seen := make(map[*port]int)
+	var turn dataplane.PortID
+	for range 4 {
+		var look []*port
+		look, turn = d.inTurn(turn)
+		if len(look) > looksPerTick {
+			t.Errorf("%d ports at a tick", len(look))
+		}
+		for _, p := range look {
+			seen[p]++
+		}
+	}
+	if len(seen) != ports || seen[d.ids[2]] > 0 {
+		t.Errorf("%d of %d ports had their turn", len(seen), ports)
+	}
+}
+
+// TestEventsNamePorts: a link that changes marks its own port.
+func TestEventsNamePorts(t *testing.T) {
+	host, a, b := newNS(t, "host"), newNS(t, "a"), newNS(t, "b")
+	m := machineIn(t, host)
+	defer func() {
+		if err := m.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, s := range []config.Port{{Name: "a", NetNS: netns(a)}, {Name: "b", NetNS: netns(b), Kind: config.KindVeth}} {
+		dev, err := m.open(context.Background(), order{spec: s.WithDefaults(), mac: attach.StableMAC("n", s.Name), mtu: 1500, workers: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := dev.remove(); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	awaitChange := func(do func(), want string) {
+		t.Helper()
+		// What making them has told comes within moments, and first.
+		for quiet := false; !quiet; {
+			select {
+			case <-m.changes():
+				m.changed()
+			case <-time.After(200 * time.Millisecond):
+				quiet = true
+			}
+		}
+		do()
+		select {
+		case <-m.changes():
+		case <-time.After(5 * time.Second):
+			t.Fatal("no event")
+		}
+		if ports, all := m.changed(); all || !slices.Equal(ports, []string{want}) {
+			t.Errorf("%v %v, want %s", ports, all, want)
+		}
+	}
+	awaitChange(func() { ip(t, a, "link", "set", "eth0", "down") }, "a")
+	awaitChange(func() { ip(t, b, "link", "set", "eth0", "down") }, "b")
+	awaitChange(func() { ip(t, host, "link", "set", "hd-b", "mtu", "1400") }, "b")
+	// Strangers are nobody's change.
+	if out, err := exec.Command("ip", "-n", host, "link", "add", "up0", "type", "bridge").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	awaitChange(func() { ip(t, a, "link", "set", "eth0", "up") }, "a")
+}
