@@ -152,7 +152,7 @@ func held(nl netlink.Link) string {
 	if tun, ok := nl.(*netlink.Tuntap); ok && tun.Queues > 0 {
 		return "a running process has it open"
 	}
-	if silenced(nl.Attrs().Index) {
+	if attached(nl.Attrs().Index) {
 		return "a running swd uses it"
 	}
 	return ""
