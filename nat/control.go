@@ -139,9 +139,8 @@ func New(c Config) (*NAT, error) {
 	return n, nil
 }
 
-// init makes the table: a quarter of the index stays free when every
-// connection has four cells.
-func (t *table) init(c *Config) error {
+// fill replaces zeros by the defaults, and returns the lifetimes in ticks.
+func (l *Lifetimes) fill() (lives, error) {
 	var err error
 	life := func(d *time.Duration, standard time.Duration) uint32 {
 		if *d == 0 {
@@ -152,14 +151,23 @@ func (t *table) init(c *Config) error {
 		}
 		return ticks(*d)
 	}
-	l, std := &c.Lifetimes, &DefaultLifetimes
-	t.lives = lives{
+	std := &DefaultLifetimes
+	filled := lives{
 		tcpEstablished: life(&l.TCPEstablished, std.TCPEstablished),
 		tcpTransitory:  life(&l.TCPTransitory, std.TCPTransitory),
 		tcpReset:       life(&l.TCPReset, std.TCPReset),
 		udp:            life(&l.UDP, std.UDP),
 		udpOneWay:      life(&l.UDPOneWay, std.UDPOneWay),
 		icmp:           life(&l.ICMP, std.ICMP),
+	}
+	return filled, err
+}
+
+// init makes the table: a quarter of the index stays free when every
+// connection has four cells.
+func (t *table) init(c *Config) (err error) {
+	if t.lives, err = c.Lifetimes.fill(); err != nil {
+		return err
 	}
 	var seed [32]byte
 	_, _ = rand.Read(seed[:]) // It never fails: crypto/rand ends the process rather.
@@ -171,7 +179,7 @@ func (t *table) init(c *Config) error {
 	t.exts = make([]external, 1)
 	t.hosts.init(min(maxHosts, c.MaxConns))
 	t.hosts.list = make([]host, len(t.hosts.keys))
-	return err
+	return nil
 }
 
 func (t *addrTable) init(most int) {

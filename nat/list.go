@@ -177,6 +177,15 @@ func (n *NAT) Flush(f Filter) int {
 	return n.end(func(c *conn) bool { return n.match(&f, c) })
 }
 
+// FlushFunc is Flush for those of the filter's that which chooses, as they are
+// at the time now (Engine.Now). NAT.mu is held around which: it calls nobody.
+func (n *NAT) FlushFunc(f Filter, now int64, which func(Conn) bool) int {
+	n.control.Lock()
+	defer n.control.Unlock()
+	tick := tickOf(now)
+	return n.end(func(c *conn) bool { return n.match(&f, c) && which(n.show(c, tick)) })
+}
+
 // RemoveHost ends the connections of an address inside and forgets its MAC:
 // its port was removed.
 func (n *NAT) RemoveHost(g *Gateway, a netip.Addr) int {
