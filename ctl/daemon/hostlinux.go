@@ -13,6 +13,7 @@ import (
 
 	"heddle/ctl/attach"
 	"heddle/ctl/config"
+	"heddle/ctl/proxy"
 	"heddle/dataplane"
 	"heddle/dataplane/packet"
 	"heddle/dataplane/tap"
@@ -27,6 +28,7 @@ type machine struct {
 	own     *attach.Namespace
 	watcher *attach.Watcher
 	links   linkTable
+	proxy   *proxy.Proxy
 	done    sync.WaitGroup
 	// before is called ahead of each step that makes something; tests have it
 	// fail, to see that nothing is left. Nil does nothing.
@@ -53,7 +55,7 @@ func openMachine(log *zap.Logger) (*machine, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("host: %w", err), own.Close())
 	}
-	m := &machine{log: log, own: own, watcher: w}
+	m := &machine{log: log, own: own, watcher: w, proxy: proxy.New(proxy.Config{Host: own})}
 	m.links.init()
 	m.done.Go(func() {
 		for e := range w.Events() {
@@ -140,6 +142,13 @@ type faulty interface {
 
 func (l *link) port() dataplane.Port { return l.p }
 func (l *link) facts() facts         { return l.f }
+
+func (l *link) namespace() *attach.Namespace {
+	if l.ns.Same(l.m.own) {
+		return nil
+	}
+	return l.ns
+}
 
 func (l *link) check() error {
 	if err := l.ns.Alive(); err != nil {
