@@ -11,6 +11,7 @@ import (
 
 	"heddle/ctl/api"
 	"heddle/ctl/config"
+	"heddle/ctl/proxy"
 	"heddle/dataplane/wire"
 	"heddle/nat"
 )
@@ -27,9 +28,10 @@ type natRule struct {
 	hits uint64                  // Of those before.
 	down error                   // Why it isn't in NAT, or only in part; nil if it is.
 
-	// local makes a publication of a shared uplink reachable from the host, and
-	// holds its ports there; nil without.
+	// local makes a publication reachable from the host, and holds its ports
+	// there; nil without.
 	local     localPort
+	held      proxy.Publication
 	target    localTarget // Where local leads.
 	localDown error       // Why there is none.
 	retry     time.Time   // When to try again.

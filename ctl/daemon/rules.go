@@ -212,24 +212,32 @@ type localTarget struct {
 	first uint16
 }
 
-// settleListeners makes the host hold what is published on shared uplinks, and
-// lead it where it is to go. The caller holds change.
+// settleListeners makes the host hold what is published, and lead it where it is
+// to go. What a shared uplink publishes, the host must not use; what an own one
+// publishes is the host's programs' at the loopback addresses, unless one of them
+// has the port: the uplink's addresses are none of the host's. The caller holds
+// change.
 func (d *Daemon) settleListeners() {
 	for _, r := range d.nats {
 		u := d.uplinks[r.spec.Uplink]
-		if r.spec.Type != config.TypePublish || u == nil || !u.shared() {
-			if err := d.closeLocal(r); err != nil {
-				d.log.Warn("a published port on the host", zap.String("nat", r.id), zap.Error(err))
-			}
+		if r.spec.Type != config.TypePublish || u == nil || !u.shared() && !r.listen.IsAny() {
+			d.closeListener(r)
 			continue
+		}
+		p := r.publication(u.shared())
+		if r.local != nil && !slices.Equal(r.held.Addrs, p.Addrs) {
+			d.closeListener(r)
 		}
 		if r.local == nil {
 			if time.Now().Before(r.retry) {
 				continue
 			}
-			l, err := d.host.publish(r.publication())
+			l, err := d.host.publish(p)
 			d.mu.Lock()
-			r.local, r.localDown, r.target = l, err, localTarget{}
+			r.local, r.localDown, r.held, r.target = l, err, p, localTarget{}
+			if !u.shared() {
+				r.localDown = nil
+			}
 			d.mu.Unlock()
 			if err != nil {
 				r.retry = time.Now().Add(longestRetry)
@@ -248,9 +256,25 @@ func (d *Daemon) settleListeners() {
 	}
 }
 
-// publication is what the host is to hold for a rule.
-func (r *natRule) publication() proxy.Publication {
+// closeListener is closeLocal where nobody waits for the outcome.
+func (d *Daemon) closeListener(r *natRule) {
+	if err := d.closeLocal(r); err != nil {
+		d.log.Warn("a published port on the host", zap.String("nat", r.id), zap.Error(err))
+	}
+}
+
+// publication is what the host is to hold for a rule on an uplink that it
+// shares, or doesn't.
+func (r *natRule) publication(shared bool) proxy.Publication {
 	p := proxy.Publication{Proto: protoNumbers[r.listen.Proto], Ports: attach.PortRange(r.listen.Ports)}
+	if !shared {
+		for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+			if r.listensOn(a) {
+				p.Addrs = append(p.Addrs, a)
+			}
+		}
+		return p
+	}
 	if r.listen.Addr.IsValid() && r.listen.Addr != netip.IPv6Unspecified() {
 		p.Addrs = []netip.Addr{r.listen.Addr}
 	}
