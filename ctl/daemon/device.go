@@ -66,6 +66,11 @@ type host interface {
 	// discard removes what a swd may have left of a device that couldn't be
 	// opened by now. That nothing is there is no error.
 	discard(ctx context.Context, o order) error
+	// sweep removes the interfaces that a swd made and no live one uses, of
+	// ports that don't claim them: what a kill left between making and saving.
+	// It does so in swd's own namespace now, and in each other one before open
+	// makes something there for the first time. claimed is called within.
+	sweep(claimed func(port, ifName string) bool)
 	// changes says by a value that links have changed: ask changed.
 	changes() <-chan struct{}
 	// changed returns the ports whose links may have changed since it was last

@@ -67,6 +67,8 @@ type fakeDevice struct {
 
 func (h *fakeHost) changes() <-chan struct{} { return h.poked }
 
+func (h *fakeHost) sweep(func(port, ifName string) bool) {}
+
 func (h *fakeHost) changed() ([]string, bool) { return nil, true }
 
 func (h *fakeHost) reach(ctx context.Context, p *config.Port) error {

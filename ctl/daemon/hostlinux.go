@@ -27,6 +27,8 @@ type machine struct {
 	own     *attach.Namespace
 	watcher *attach.Watcher
 	links   linkTable
+	claimed func(port, ifName string) bool // Nil sweeps nothing.
+	swept   map[attach.ID]bool             // Namespaces; the daemon calls open and sweep one at a time.
 	done    sync.WaitGroup
 	// before is called ahead of each step that makes something; tests have it
 	// fail, to see that nothing is left. Nil does nothing.
@@ -53,7 +55,7 @@ func openMachine(log *zap.Logger) (*machine, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("host: %w", err), own.Close())
 	}
-	m := &machine{log: log, own: own, watcher: w}
+	m := &machine{log: log, own: own, watcher: w, swept: make(map[attach.ID]bool)}
 	m.links.init()
 	m.done.Go(func() {
 		for e := range w.Events() {
@@ -207,6 +209,7 @@ func (m *machine) open(ctx context.Context, o order) (device, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
 	defer cancel()
+	m.sweepOnce(ns, &o.spec)
 	l := &link{m: m, ns: ns, name: o.spec.Name}
 	switch o.spec.Kind {
 	case config.KindTAP:
@@ -241,6 +244,44 @@ func (m *machine) reach(ctx context.Context, p *config.Port) error {
 		return err
 	}
 	return ns.Close()
+}
+
+// sweep implements host.
+func (m *machine) sweep(claimed func(port, ifName string) bool) {
+	m.claimed = claimed
+	m.sweepOnce(m.own, &config.Port{})
+}
+
+// sweepOnce sweeps a namespace that hasn't been swept. The port opening, which
+// is about to be opened there, claims its interfaces too.
+func (m *machine) sweepOnce(ns *attach.Namespace, opening *config.Port) {
+	if m.claimed == nil || m.swept[ns.ID()] {
+		return
+	}
+	m.swept[ns.ID()] = true
+	ours, err := ns.Owned()
+	if err != nil {
+		m.log.Warn("can't look for interfaces that a killed swd left", zap.Stringer("namespace", ns), zap.Error(err))
+	}
+	for _, l := range ours {
+		port, _ := l.Port()
+		if port == opening.Name && hasLink(opening, l.Name) || m.claimed(port, l.Name) {
+			continue
+		}
+		err := ns.Delete(l.Name, port)
+		switch {
+		case err == nil:
+			m.log.Info("removed an interface that a killed swd left", zap.Stringer("namespace", ns), zap.String("interface", l.Name), zap.String("port", port))
+		case !absent(err) && !errors.Is(err, attach.ErrTaken): // Another swd's is its own.
+			m.log.Warn("can't remove an interface that a killed swd left", zap.Stringer("namespace", ns), zap.String("interface", l.Name), zap.Error(err))
+		}
+	}
+}
+
+// hasLink tells whether the port has an interface of that name, in whichever
+// namespace.
+func hasLink(p *config.Port, ifName string) bool {
+	return p.WithDefaults().IfName == ifName || p.Kind == config.KindVeth && attach.HostName(p.Name) == ifName
 }
 
 // discard implements host.

@@ -120,7 +120,7 @@ func (d *Daemon) makePort(ctx context.Context, spec config.Port, on onFailure) e
 	if p.id == 0 {
 		return fail(http.StatusConflict, "there are %d ports: no more fit", dataplane.MaxPorts-1)
 	}
-	late := on == keepFailed && d.starting && (spec.Container != "" || time.Since(d.started) > startTime)
+	late := on == keepFailed && d.starting != nil && (spec.Container != "" || time.Since(d.starting.begun) > startTime)
 	err := errStarting
 	if !late {
 		err = d.openDevice(ctx, p)
@@ -305,7 +305,7 @@ func (d *Daemon) dropPort(p *port) error {
 	} else {
 		ctx, cancel := context.WithTimeout(d.life, usableTimeout)
 		defer cancel()
-		if d.starting {
+		if d.starting != nil {
 			cancel() // No engine is asked: what is left is swept when the container is seen.
 		}
 		var o order
