@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"heddle/ctl/api"
 	"heddle/ctl/config"
@@ -18,7 +19,7 @@ func query(r *http.Request, known ...string) (map[string]string, error) {
 	q := make(map[string]string, len(known))
 	for name, values := range r.URL.Query() {
 		if !slices.Contains(known, name) {
-			return nil, fail(http.StatusBadRequest, "there is no parameter %s: want one of %v", printable(name), known)
+			return nil, fail(http.StatusBadRequest, "there is no parameter %s: want %s", printable(name), strings.Join(known, " or "))
 		}
 		if len(values) > 1 {
 			return nil, fail(http.StatusBadRequest, "parameter %s is given %d times", name, len(values))
@@ -75,18 +76,21 @@ func (d *Daemon) deleteFDB(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	mac, one := q["mac"]
-	if !one {
-		return nil, flushed(d.Flush(q["network"], q["port"]))
-	}
+	mac := q["mac"]
 	if q["port"] != "" {
 		return nil, fail(http.StatusBadRequest, "mac and port don't go together")
 	}
 	return nil, about(printable(mac), d.RemoveEntry(q["network"], mac))
 }
 
-// flushed drops the count: a flush that found nothing has done what was asked.
-func flushed(_ int, err error) error { return err }
+// flushFDB drops the count: a flush that found nothing has done what was asked.
+func (d *Daemon) flushFDB(r *http.Request) (any, error) {
+	q, err := query(r, "network", "port")
+	if err == nil {
+		_, err = d.Flush(q["network"], q["port"])
+	}
+	return nil, err
+}
 
 // getFDB streams the entries: there may be a million.
 func (d *Daemon) getFDB(w http.ResponseWriter, r *http.Request) {

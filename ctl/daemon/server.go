@@ -68,7 +68,7 @@ func (d *Daemon) guard(next http.Handler) http.Handler {
 			d.answerError(w, r.Method+" "+r.URL.Path, fail(http.StatusInternalServerError, "swd failed inside: %v; its log has more", v))
 		}()
 		if !known {
-			d.answerError(w, "connect", fail(http.StatusForbidden, "who you are can't be told"))
+			d.answerError(w, "", fail(http.StatusForbidden, "who you are can't be told"))
 			return
 		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -91,7 +91,12 @@ type handler struct {
 // handle adapts a handler to the mux. what may name the object by the path's
 // {name}.
 func (d *Daemon) handle(mux *http.ServeMux, pattern string, h handler) {
-	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc(pattern, d.serve(h))
+}
+
+// serve adapts a handler to net/http.
+func (d *Daemon) serve(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		what := h.what
 		if name := r.PathValue("name"); name != "" {
 			what += " " + printable(name)
@@ -114,7 +119,7 @@ func (d *Daemon) handle(mux *http.ServeMux, pattern string, h handler) {
 			return
 		}
 		answer(w, status, v)
-	})
+	}
 }
 
 // named is an error that knows which object the request was about.
@@ -174,7 +179,14 @@ func (d *Daemon) routes() http.Handler {
 
 	mux.HandleFunc("GET "+api.PathFDB, d.getFDB)
 	d.handle(mux, "POST "+api.PathFDB, handler{what: "fdb add", status: http.StatusCreated, do: d.postFDB})
-	d.handle(mux, "DELETE "+api.PathFDB, handler{what: "fdb rm", do: d.deleteFDB})
+	remove, flush := d.serve(handler{what: "fdb rm", do: d.deleteFDB}), d.serve(handler{what: "fdb flush", do: d.flushFDB})
+	mux.HandleFunc("DELETE "+api.PathFDB, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("mac") {
+			remove(w, r)
+		} else {
+			flush(w, r)
+		}
+	})
 	d.handle(mux, "GET "+api.PathDrops, handler{what: "drops", do: d.getDrops})
 	mux.HandleFunc("GET "+api.PathEvents, d.getEvents)
 	mux.HandleFunc("GET "+api.PathCapture, d.getCapture)
