@@ -128,8 +128,10 @@ func (ns *Namespace) Claim(name, port string) error {
 }
 
 // Delete deletes an interface that Heddle made for a port; of a pair, both
-// ends. It fails with ErrNoLink, and with ErrTaken if it isn't the port's or a
-// process uses it: the caller has closed its own queues and Silence.
+// ends, by the host's, which alone shows whether a swd uses it. It fails with
+// ErrNoLink, and with ErrTaken if it isn't the port's, is the container's end
+// of a pair, or is used by a process: the caller has closed its own queues and
+// Silence.
 func (ns *Namespace) Delete(name, port string) error {
 	return ns.Do(func() error {
 		nl, err := byName(name)
@@ -139,6 +141,9 @@ func (ns *Namespace) Delete(name, port string) error {
 		if nl.Attrs().Alias != aliasPrefix+port {
 			return fmt.Errorf("%s: interface %s: not made for port %s: %w", ns, name, port, ErrTaken)
 		}
+		if nl.Type() == "veth" && name != HostName(port) {
+			return fmt.Errorf("%s: interface %s: it goes with its other end, %s on the host: %w", ns, name, HostName(port), ErrTaken)
+		}
 		if why := held(nl); why != "" {
 			return fmt.Errorf("%s: interface %s: %s: %w", ns, name, why, ErrTaken)
 		}
@@ -147,7 +152,7 @@ func (ns *Namespace) Delete(name, port string) error {
 }
 
 // held says how a live process uses an interface that Heddle made, "" if none
-// is known to. The container's end of a veth pair doesn't show it.
+// is known to.
 func held(nl netlink.Link) string {
 	if tun, ok := nl.(*netlink.Tuntap); ok && tun.Queues > 0 {
 		return "a running process has it open"
