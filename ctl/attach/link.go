@@ -75,6 +75,22 @@ func (ns *Namespace) Link(name string) (Link, error) {
 	})
 }
 
+// LinkAt returns the facts of the interface with a number, whatever its name is
+// by now. It fails with ErrNoLink.
+func (ns *Namespace) LinkAt(index int) (Link, error) {
+	return in(ns, func() (Link, error) {
+		nl, err := netlink.LinkByIndex(index)
+		var missing netlink.LinkNotFoundError
+		switch {
+		case errors.As(err, &missing):
+			return Link{}, fmt.Errorf("%s: interface number %d: %w", ns, index, ErrNoLink)
+		case err != nil:
+			return Link{}, fmt.Errorf("%s: interface number %d: look up: %w", ns, index, err)
+		}
+		return newLink(nl), nil
+	})
+}
+
 // Owned returns the interfaces of the namespace that Heddle made, of all
 // ports: a start compares it with its ports to find what a killed swd left.
 func (ns *Namespace) Owned() ([]Link, error) {

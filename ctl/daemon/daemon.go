@@ -75,6 +75,7 @@ type Daemon struct {
 	ports    map[string]*port
 	ids      [dataplane.MaxPorts]*port
 	statics  staticTable
+	locals   map[station]*port // Whose interface has the address; see setLocal.
 	retired  dataplane.Totals // Of ports that were removed.
 
 	captures chan struct{} // A slot for each that runs.
@@ -116,6 +117,7 @@ func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 		networks: make(map[string]*network),
 		ports:    make(map[string]*port),
 		statics:  newStaticTable(),
+		locals:   make(map[station]*port),
 		captures: make(chan struct{}, maxCaptures),
 		again:    make(chan struct{}, 1),
 	}

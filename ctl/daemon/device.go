@@ -35,17 +35,21 @@ type facts struct {
 	ifName string
 	mac    string
 	mtu    int // Bytes of L3: the lesser of the network's and the interface's.
+	// shared means that the host's own stack uses the interface too, so that
+	// its MAC is the host's, behind the port.
+	shared bool
 }
 
 // device is what the host lends for a port: a TAP, one end of a veth pair, an
-// interface, and everything set on it. The daemon calls check, release and
-// remove one at a time, and port and facts at any time before the last two.
+// interface, and everything set on it. The daemon calls its methods one at a
+// time, and port at any time before release or remove.
 type device interface {
 	// port is the way in and out for frames. It is closed by release.
 	port() dataplane.Port
+	// facts is what the last check, or else open, has found.
 	facts() facts
 	// check returns why the device carries no frames now, nil if it does;
-	// a goneError if it never will again.
+	// a goneError if it never will again. It brings facts up to date.
 	check() error
 	// release gives back what this process holds and leaves on the host what
 	// another swd can take over.

@@ -120,9 +120,15 @@ func (d *Daemon) lookAt(p *port) {
 		return
 	}
 	err := p.dev.check()
+	was := p.facts
+	d.mu.Lock()
+	p.facts = p.dev.facts()
+	d.mu.Unlock()
 	switch {
 	case err == nil && !p.attached:
 		d.reattach(p)
+	case err == nil:
+		d.follow(p, was)
 	case err != nil:
 		d.takeDown(p, err)
 		if errors.Is(err, errGone) {

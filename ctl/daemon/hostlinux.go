@@ -126,12 +126,15 @@ type link struct {
 	name     string // The port's.
 	p        faulty
 	f        facts
+	mtu      int               // The network's.
+	index    int               // The interface's number in ns.
 	outer    string            // The host's end of a veth pair.
 	ns       *attach.Namespace // Where the interface is.
 	silence  io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
 	offloads io.Closer         // Keeps offloads off; nil where they are as they were.
 	destroy  func() error      // Removes the interface; nil for one that isn't Heddle's.
 	made     bool              // This swd made the interface, rather than to take it over.
+	borrowed bool              // A packet port's interface: swd sets no MAC, MTU or addresses.
 }
 
 // faulty is a port that can tell why it carries no frames.
@@ -151,7 +154,21 @@ func (l *link) check() error {
 	if errors.Is(err, packet.ErrGone) || errors.Is(err, tap.ErrGone) || errors.Is(err, net.ErrClosed) {
 		return goneError{err}
 	}
+	l.refresh()
 	return err
+}
+
+// refresh looks at what others may have changed of the interface: its name and,
+// of one that isn't Heddle's, its MAC and MTU.
+func (l *link) refresh() {
+	info, err := l.ns.LinkAt(l.index)
+	if err != nil {
+		return // The next check tells.
+	}
+	l.f.ifName = info.Name
+	if l.borrowed {
+		l.f.mac, l.f.mtu = info.MAC.String(), min(l.mtu, info.MTU)
+	}
 }
 
 func (l *link) release() error { return errors.Join(l.letGo(), l.ns.Close()) }
@@ -210,7 +227,7 @@ func (m *machine) open(ctx context.Context, o order) (device, error) {
 	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
 	defer cancel()
 	m.sweepOnce(ns, &o.spec)
-	l := &link{m: m, ns: ns, name: o.spec.Name}
+	l := &link{m: m, ns: ns, name: o.spec.Name, mtu: o.mtu, borrowed: o.spec.Kind == config.KindPacket}
 	switch o.spec.Kind {
 	case config.KindTAP:
 		err = l.openTAP(ctx, o)
@@ -410,6 +427,7 @@ func (l *link) openPacket(o order) error {
 	if err != nil {
 		return err
 	}
+	l.f.shared = used
 	if used {
 		l.m.log.Warn("the interface has an address: the host's own stack goes on answering on it",
 			zap.String("port", o.spec.Name), zap.String("interface", name))

@@ -116,6 +116,7 @@ func (l *link) locate() ([]place, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.index = info.Index
 	places := []place{{l.ns.ID(), info.Index}}
 	if l.outer != "" {
 		if info, err = l.m.own.Link(l.outer); err != nil {

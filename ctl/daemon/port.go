@@ -13,6 +13,7 @@ import (
 	"heddle/ctl/attach"
 	"heddle/ctl/config"
 	"heddle/dataplane"
+	"heddle/dataplane/wire"
 	vswitch "heddle/switch"
 )
 
@@ -22,9 +23,10 @@ type port struct {
 	id   dataplane.PortID
 	spec config.Port // As asked for, with automatic addresses decided.
 
-	dev      device // Nil while it can't be opened.
-	facts    facts  // Of dev, or of the last one.
-	attached bool   // The engine and the network have it.
+	dev      device   // Nil while it can't be opened.
+	facts    facts    // Of dev, or of the last one.
+	attached bool     // The engine and the network have it.
+	local    wire.MAC // The interface's own address while it is shared and attached; else 0.
 
 	down  error     // Why it isn't attached; nil if it is.
 	since time.Time // Of the last change between up and down.
@@ -246,6 +248,7 @@ func (d *Daemon) wire(p *port) error {
 		d.unwire(p)
 		return err
 	}
+	d.setLocal(p)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p.attached, p.down = true, nil
@@ -262,6 +265,7 @@ func (d *Daemon) detach(p *port) {
 
 // unwire is detach for who holds wiring.
 func (d *Daemon) unwire(p *port) {
+	d.clearLocal(p)
 	_ = d.networks[p.spec.Network].live.Detach(p.id)
 	d.engine.Detach(p.id)
 	d.mu.Lock()

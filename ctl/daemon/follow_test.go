@@ -1,0 +1,138 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"heddle/ctl/api"
+	"heddle/ctl/config"
+)
+
+// nsOf is newNS for the tests of this file.
+func nsOf(t *testing.T, name string) string {
+	t.Helper()
+	full := fmt.Sprintf("hdbbx-%d-%s", os.Getpid(), name)
+	addNS(t, full)
+	ip(t, full, "link", "set", "lo", "up")
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", full).Run() })
+	return full
+}
+
+// sharedNIC is a daemon with port lan on up0, which the host keeps 192.0.2.1
+// on, and port a; x, at 192.0.2.2, is on the other end of up0's wire.
+func sharedNIC(t *testing.T) (d *testDaemon, dir, host, a, x string) {
+	t.Helper()
+	host, a, x = nsOf(t, "host"), nsOf(t, "a"), nsOf(t, "x")
+	ip(t, host, "link", "add", "up0", "address", "02:00:00:00:05:01", "type", "veth", "peer", "name", "eth0", "netns", x)
+	ip(t, host, "addr", "add", "192.0.2.1/24", "dev", "up0")
+	ip(t, host, "link", "set", "up0", "up")
+	ip(t, x, "addr", "add", "192.0.2.2/24", "dev", "eth0")
+	ip(t, x, "link", "set", "eth0", "up")
+	dir = t.TempDir()
+	d, _ = startIn(t, dir, host)
+	d.addNet()
+	d.must("POST", api.PathPorts, config.Port{Name: "lan", Network: "net", Kind: config.KindPacket, Interface: "up0"}, nil)
+	d.must("POST", api.PathPorts, config.Port{Name: "a", Network: "net", NetNS: netns(a), IPs: []string{"198.18.0.2/24"}}, nil)
+	return d, dir, host, a, x
+}
+
+func (d *testDaemon) entry(mac string) (e api.Entry, ok bool) {
+	d.t.Helper()
+	var all []api.Entry
+	d.must("GET", api.PathFDB, nil, &all)
+	for _, e := range all {
+		if e.MAC == mac {
+			return e, true
+		}
+	}
+	return e, false
+}
+
+// TestSharedNIC: what comes from the wire for the host itself is flooded to
+// nobody, whichever address its NIC has.
+func TestSharedNIC(t *testing.T) {
+	d, dir, host, _, x := sharedNIC(t)
+	const mac, next = "02:00:00:00:05:01", "02:00:00:00:05:02"
+	static := func(mac string) {
+		t.Helper()
+		await(t, mac+" is an entry", func() bool {
+			e, ok := d.entry(mac)
+			return ok && e.Static && e.Port == "lan" && e.Network == "net"
+		})
+	}
+	static(mac)
+	quiet := func() {
+		t.Helper()
+		ping(t, x, "192.0.2.1")
+		before, drops := d.port("a").TxFrames, d.port("lan").Drops["same-port"]
+		out, err := exec.Command("ip", "netns", "exec", x, "ping", "-n", "-c", "20", "-i", "0.01", "192.0.2.1").CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		await(t, "20 frames came in", func() bool { return d.port("lan").Drops["same-port"] >= drops+20 })
+		if more := d.port("a").TxFrames - before; more >= 20 {
+			t.Errorf("%d frames went to a container", more)
+		}
+	}
+	quiet()
+	status, err := d.call("DELETE", api.PathFDB+"?network=net&mac="+mac, nil, nil)
+	if status != 409 || !strings.Contains(err.Why, "up0") {
+		t.Errorf("fdb rm: %d %v", status, err)
+	}
+	status, err = d.call("POST", api.PathFDB, config.Static{MAC: mac, Network: "net", Port: "a"}, nil)
+	if status != 409 || !strings.Contains(err.Why, "port lan") {
+		t.Errorf("fdb add: %d %v", status, err)
+	}
+	// An entry of one's own for the same comes and goes, and the NIC's stays.
+	d.must("POST", api.PathFDB, config.Static{MAC: mac, Network: "net", Port: "lan"}, nil)
+	d.must("DELETE", api.PathFDB+"?network=net&mac="+mac, nil, nil)
+	static(mac)
+	if c := d.Export(); len(c.FDB) != 0 {
+		t.Errorf("exported: %v", c.FDB)
+	}
+	ip(t, host, "link", "set", "up0", "address", next)
+	static(next)
+	if _, ok := d.entry(mac); ok {
+		t.Errorf("%s is still there", mac)
+	}
+	if p := d.port("lan"); p.MAC != next {
+		t.Errorf("%+v", p)
+	}
+	ip(t, x, "neigh", "flush", "all")
+	quiet()
+
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	d, _ = startIn(t, dir, host)
+	static(next)
+	d.must("DELETE", api.PathPorts+"/lan", nil, nil)
+	if _, ok := d.entry(next); ok {
+		t.Error("the entry outlived the port")
+	}
+	// One that was asked for has been there first: it stays.
+	d.must("POST", api.PathFDB, config.Static{MAC: next, Network: "net", Port: "a"}, nil)
+	d.must("POST", api.PathPorts, config.Port{Name: "lan", Network: "net", Kind: config.KindPacket, Interface: "up0"}, nil)
+	if e, _ := d.entry(next); e.Port != "a" || d.port("lan").State != api.StateUp {
+		t.Errorf("%+v %+v", e, d.port("lan"))
+	}
+	d.must("DELETE", api.PathFDB+"?network=net&mac="+next, nil, nil)
+	static(next)
+}
+
+// TestFollowsInterface: the MTU and the name of a packet port's interface are
+// what they are now, and frames may be as long as the lesser MTU.
+func TestFollowsInterface(t *testing.T) {
+	d, _, host, _, _ := sharedNIC(t)
+	for _, tt := range []struct{ set, want int }{{1400, 1400}, {9000, 1500}, {1300, 1300}, {1500, 1500}} {
+		ip(t, host, "link", "set", "up0", "mtu", fmt.Sprint(tt.set))
+		await(t, fmt.Sprintf("MTU %d", tt.want), func() bool { return d.port("lan").MTU == tt.want })
+	}
+	ip(t, host, "link", "set", "up0", "down")
+	ip(t, host, "link", "set", "up0", "name", "wan0")
+	ip(t, host, "link", "set", "wan0", "up")
+	await(t, "wan0 is up", func() bool { p := d.port("lan"); return p.IfName == "wan0" && p.State == api.StateUp })
+}
