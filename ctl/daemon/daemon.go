@@ -76,7 +76,7 @@ type Daemon struct {
 	ids      [dataplane.MaxPorts]*port
 	statics  staticTable
 	locals   map[station]*port // Whose interface has the address; see setLocal.
-	retired  dataplane.Totals // Of ports that were removed.
+	retired  dataplane.Totals  // Of ports that were removed.
 
 	captures chan struct{} // A slot for each that runs.
 	again    chan struct{} // Wakes retry.

@@ -42,12 +42,18 @@ type facts struct {
 
 // device is what the host lends for a port: a TAP, one end of a veth pair, an
 // interface, and everything set on it. The daemon calls its methods one at a
-// time, and port at any time before release or remove.
+// time, but for those that say otherwise.
 type device interface {
-	// port is the way in and out for frames. It is closed by release.
+	// port is the way in and out for frames. It is closed by release, and asked
+	// for at any time before.
 	port() dataplane.Port
 	// facts is what the last check, or else open, has found.
 	facts() facts
+	// sample asks the kernel how many frames it has dropped since open before
+	// the port could count them, and dropped is what the last sample found. They
+	// may be called at any time, by anybody, and after release too.
+	sample()
+	dropped() uint64
 	// check returns why the device carries no frames now, nil if it does;
 	// a goneError if it never will again. It brings facts up to date.
 	check() error

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,7 +64,12 @@ type fakeDevice struct {
 	mem   *mem.Port
 	down  error
 	owner string
+	lost  atomic.Uint64 // What sample finds.
+	shown atomic.Uint64
 }
+
+func (d *fakeDevice) sample()         { d.shown.Store(d.lost.Load()) }
+func (d *fakeDevice) dropped() uint64 { return d.shown.Load() }
 
 func (h *fakeHost) changes() <-chan struct{} { return h.poked }
 

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -135,4 +137,56 @@ func TestFollowsInterface(t *testing.T) {
 	ip(t, host, "link", "set", "up0", "name", "wan0")
 	ip(t, host, "link", "set", "wan0", "up")
 	await(t, "wan0 is up", func() bool { p := d.port("lan"); return p.IfName == "wan0" && p.State == api.StateUp })
+}
+
+// TestKernelDrops: what the kernel dropped before swd could read it shows
+// wherever drops do, and stays when the device and the port go.
+func TestKernelDrops(t *testing.T) {
+	h := newTestHost()
+	d := start(t, t.TempDir(), h, func(o *Options) { o.Metrics = "127.0.0.1:0" })
+	d.setUp()
+	const key = "/run/netns/a|eth0"
+	count := func(want uint64) {
+		t.Helper()
+		if got := d.port("a").Drops["rx-kernel"]; got != want {
+			t.Errorf("port show: %d, want %d", got, want)
+		}
+		if got := d.Ports()[0].Drops["rx-kernel"]; got != want {
+			t.Errorf("port ls: %d, want %d", got, want)
+		}
+		if got, err := d.Drops("a"); err != nil || len(got) != 1 || got[0].Count != want {
+			t.Errorf("drops --port: %v %v, want %d", got, err, want)
+		}
+	}
+	total := func(want uint64) {
+		t.Helper()
+		if got := d.Status().Drops; got != want {
+			t.Errorf("status: %d, want %d", got, want)
+		}
+		res, err := http.Get("http://" + d.metrics.Addr().String() + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		http.DefaultClient.CloseIdleConnections()
+		if line := fmt.Sprintf("heddle_drops_total{reason=\"rx-kernel\"} %d\n", want); err != nil || !strings.Contains(string(text), line) {
+			t.Errorf("metrics lack %q: %v", line, err)
+		}
+	}
+	h.device(key).lost.Store(7)
+	count(7)
+	total(7)
+	h.set(func() { h.namespaces["/run/netns/a"] = false })
+	h.device(key).lost.Store(8)
+	h.poke()
+	await(t, "a is down", func() bool { return d.port("a").State == api.StateDown })
+	count(8)
+	h.set(func() { h.namespaces["/run/netns/a"] = true })
+	await(t, "a is up", func() bool { return d.port("a").State == api.StateUp })
+	h.device(key).lost.Store(1)
+	count(9)
+	h.device(key).lost.Store(2)
+	d.must("DELETE", api.PathPorts+"/a", nil, nil)
+	total(10)
 }

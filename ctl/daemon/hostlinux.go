@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -128,6 +129,7 @@ type link struct {
 	f        facts
 	mtu      int               // The network's.
 	index    int               // The interface's number in ns.
+	lost     atomic.Uint64     // Frames that the kernel dropped by the last sample.
 	outer    string            // The host's end of a veth pair.
 	ns       *attach.Namespace // Where the interface is.
 	silence  io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
@@ -145,6 +147,14 @@ type faulty interface {
 
 func (l *link) port() dataplane.Port { return l.p }
 func (l *link) facts() facts         { return l.f }
+
+func (l *link) dropped() uint64 { return l.lost.Load() }
+
+func (l *link) sample() {
+	if t, ok := l.p.(*tap.Port); ok { // A packet port counts them itself.
+		l.lost.Store(t.Dropped())
+	}
+}
 
 func (l *link) check() error {
 	if err := l.ns.Alive(); err != nil {

@@ -63,6 +63,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(metricRefusedCli, d.listener.refused.Load())
 	gauge(metricCaptures, len(d.captures))
 
+	d.sample("")
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	for name, p := range d.ports {

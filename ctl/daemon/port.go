@@ -329,7 +329,8 @@ func (d *Daemon) dropPort(p *port) error {
 
 // carry adds the counts of a device that is about to go to the port's.
 func (d *Daemon) carry(p *port) {
-	t := p.dev.port().Counters().Totals()
+	p.dev.sample()
+	t := deviceTotals(p.dev)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	addTotals(&p.carried, &t)
@@ -339,10 +340,34 @@ func (d *Daemon) carry(p *port) {
 func (p *port) totals() dataplane.Totals {
 	t := p.carried
 	if p.dev != nil {
-		now := p.dev.port().Counters().Totals()
+		now := deviceTotals(p.dev)
 		addTotals(&t, &now)
 	}
 	return t
+}
+
+// deviceTotals returns the counts of a device, with what the kernel dropped.
+func deviceTotals(dev device) dataplane.Totals {
+	t := dev.port().Counters().Totals()
+	t.Drops[dataplane.RxKernel] += dev.dropped()
+	return t
+}
+
+// sample asks the kernel for the drops that only it knows, of one port or, for
+// an empty name, of all, so that totals has them. The caller holds no lock: the
+// kernel may take its time.
+func (d *Daemon) sample(name string) {
+	var devices []device
+	d.mu.RLock()
+	for _, p := range d.ports {
+		if p.dev != nil && (name == "" || p.spec.Name == name) {
+			devices = append(devices, p.dev)
+		}
+	}
+	d.mu.RUnlock()
+	for _, dev := range devices {
+		dev.sample()
+	}
 }
 
 func addTotals(sum, t *dataplane.Totals) {

@@ -102,7 +102,7 @@ func (d *Daemon) getFDB(w http.ResponseWriter, r *http.Request) {
 		d.answerError(w, "fdb ls", err)
 		return
 	}
-	out := bufio.NewWriterSize(stream(w, "application/json"), 64<<10)
+	out := bufio.NewWriterSize(stream(w, api.TypeJSON), 64<<10)
 	separator := "["
 	err = d.eachEntry(q["network"], func(e api.Entry) error {
 		b, err := json.Marshal(e)
@@ -137,7 +137,7 @@ func (d *Daemon) getEvents(w http.ResponseWriter, r *http.Request) {
 		d.answerError(w, "events", err)
 		return
 	}
-	s := stream(w, "application/x-ndjson")
+	s := stream(w, api.TypeLines)
 	write := func(events []api.Event) error {
 		for _, e := range events {
 			b, err := json.Marshal(e)

@@ -50,9 +50,10 @@ func (d *Daemon) newServer() *http.Server {
 	}
 }
 
-// guard stands before all routes: it turns away who is not root, not swd's own
-// user and not let in by the socket's mode, logs changes with who asked for
-// them, and answers a panic with 500.
+// guard stands before all routes. Who may connect is decided by the kernel, by
+// the socket's owner, group and mode; guard turns away only a peer that it
+// can't name, logs changes with who asked for them, and answers a panic with
+// 500.
 func (d *Daemon) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, known := r.Context().Value(peerKey{}).(peer)
@@ -233,7 +234,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		status, b = http.StatusInternalServerError, []byte(`{"what":"answer","why":"it can't be written as JSON"}`)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", api.TypeJSON)
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n'))
 }
