@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"heddle/ctl/api"
+	"heddle/ctl/attach"
 	"heddle/ctl/config"
 )
 
@@ -265,6 +266,11 @@ func (d *Daemon) validateWith(c config.Config) error {
 		}
 		return k
 	})
+	for i := range all.Ports {
+		if p := &all.Ports[i]; p.MAC == "" && p.Kind != config.KindPacket {
+			p.MAC = attach.StableMAC(d.opts.Node, p.Name).String()
+		}
+	}
 	var bad config.Errors
 	if err := all.Validate(); errors.As(err, &bad) {
 		why := make([]string, len(bad))

@@ -57,6 +57,9 @@ type device interface {
 	// check returns why the device carries no frames now, nil if it does;
 	// a goneError if it never will again. It brings facts up to date.
 	check() error
+	// restore sets again what the kernel took from the interface while its link
+	// was down (IPv6 addresses, routes), if it was down since it was last set.
+	restore(ctx context.Context) error
 	// release gives back what this process holds and leaves on the host what
 	// another swd can take over.
 	release() error

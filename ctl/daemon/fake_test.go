@@ -173,6 +173,8 @@ func (d *fakeDevice) check() error {
 	return d.down
 }
 
+func (d *fakeDevice) restore(context.Context) error { return nil }
+
 func (d *fakeDevice) release() error {
 	d.h.mu.Lock()
 	defer d.h.mu.Unlock()

@@ -190,3 +190,72 @@ func TestKernelDrops(t *testing.T) {
 	d.must("DELETE", api.PathPorts+"/a", nil, nil)
 	total(10)
 }
+
+// TestLinkDownAndUp: what the kernel takes from an interface whose link is set
+// down is there again when it is up, also if it was down for a moment only.
+func TestLinkDownAndUp(t *testing.T) {
+	host, a := nsOf(t, "host"), nsOf(t, "a")
+	d, _ := startIn(t, t.TempDir(), host)
+	d.addNet()
+	for _, kind := range []string{config.KindTAP, config.KindVeth} {
+		d.must("POST", api.PathPorts, config.Port{
+			Name: "a", Network: "net", Kind: kind, NetNS: netns(a),
+			IPs: []string{"198.18.0.2/24", "2001:db8::2/64"}, DefaultRoute: true,
+		}, nil)
+		whole := func(when string) {
+			t.Helper()
+			await(t, kind+" has all again "+when, func() bool {
+				return strings.Contains(ip(t, a, "addr", "show", "eth0"), "2001:db8::2/64") &&
+					strings.Contains(ip(t, a, "route", "show", "default"), "via 198.18.0.1") && d.port("a").State == api.StateUp
+			})
+		}
+		whole("at first")
+		ip(t, a, "link", "set", "eth0", "down")
+		await(t, "down", func() bool { return d.port("a").State == api.StateDown })
+		ip(t, a, "link", "set", "eth0", "up")
+		whole("after a while")
+		ip(t, a, "link", "set", "eth0", "down")
+		ip(t, a, "link", "set", "eth0", "up")
+		whole("after a moment")
+		d.must("DELETE", api.PathPorts+"/a", nil, nil)
+	}
+}
+
+// TestDefaultMACsAreTaken: an address that another port has by default is
+// refused as one that it was given.
+func TestDefaultMACsAreTaken(t *testing.T) {
+	d := start(t, t.TempDir(), newTestHost())
+	d.setUp()
+	mac := d.port("a").MAC
+	want := func(status int, err *api.Error) {
+		t.Helper()
+		if status != 409 || !strings.Contains(err.Why, mac+" is the address of port \"a\"") {
+			t.Errorf("%d %v", status, err)
+		}
+	}
+	want(d.call("POST", api.PathPorts, config.Port{Name: "c", Network: "net", NetNS: "/run/netns/c", MAC: mac}, nil))
+	want(d.call("POST", api.PathConfig, config.Config{Ports: []config.Port{
+		{Name: "b", Network: "net", NetNS: "/run/netns/b", IPs: []string{"auto"}, MAC: mac},
+	}}, nil))
+	d.must("POST", api.PathNetworks, `{"name":"other"}`, nil)
+	d.must("POST", api.PathPorts, config.Port{Name: "c", Network: "other", NetNS: "/run/netns/c", MAC: mac}, nil)
+}
+
+// TestIsolatedGateway: in an isolated network ports reach the port that has the
+// gateway's address, and nobody else.
+func TestIsolatedGateway(t *testing.T) {
+	host, a, b := nsOf(t, "host"), nsOf(t, "a"), nsOf(t, "b")
+	d, _ := startIn(t, t.TempDir(), host)
+	d.must("POST", api.PathNetworks, `{"name":"net","subnets":["198.18.0.0/24"],"gateways":["198.18.0.1"],"isolated":true}`, nil)
+	d.must("POST", api.PathPorts, config.Port{Name: "host", Network: "net", IfName: "host0", IPs: []string{"198.18.0.1/24"}}, nil)
+	for _, ns := range []string{a, b} {
+		d.must("POST", api.PathPorts, config.Port{Name: ns, Network: "net", NetNS: netns(ns), IPs: []string{"auto"}}, nil)
+	}
+	for _, ns := range []string{a, b} {
+		ping(t, ns, "198.18.0.1")
+	}
+	ping(t, host, "198.18.0.2")
+	if out, err := exec.Command("ip", "netns", "exec", a, "ping", "-n", "-c", "1", "-W", "1", "198.18.0.3").CombinedOutput(); err == nil {
+		t.Errorf("ordinary ports reach each other: %s", out)
+	}
+}

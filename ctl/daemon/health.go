@@ -124,6 +124,12 @@ func (d *Daemon) lookAt(p *port) {
 	d.mu.Lock()
 	p.facts = p.dev.facts()
 	d.mu.Unlock()
+	if err == nil {
+		if err := p.dev.restore(d.life); err != nil {
+			d.log.Warn("an interface that was down can't be given its addresses and routes again",
+				zap.String("port", p.spec.Name), zap.Error(err))
+		}
+	}
 	switch {
 	case err == nil && !p.attached:
 		d.reattach(p)

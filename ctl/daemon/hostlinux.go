@@ -129,6 +129,8 @@ type link struct {
 	f        facts
 	mtu      int               // The network's.
 	index    int               // The interface's number in ns.
+	want     attach.Interface  // What configure has set; without a name for a borrowed one.
+	wentDown atomic.Bool       // Its link was set down, and it wasn't configured again since.
 	lost     atomic.Uint64     // Frames that the kernel dropped by the last sample.
 	outer    string            // The host's end of a veth pair.
 	ns       *attach.Namespace // Where the interface is.
@@ -341,11 +343,19 @@ func (m *machine) discard(ctx context.Context, o order) error {
 // configure gives the container's interface what the order says.
 func (l *link) configure(ctx context.Context, o order) error {
 	l.f = facts{ifName: o.spec.IfName, mac: o.mac.String(), mtu: o.mtu}
-	return l.m.step("configure", func() error {
-		return l.ns.Configure(ctx, attach.Interface{
-			Name: o.spec.IfName, MAC: o.mac, MTU: o.mtu, Addresses: o.ips, DefaultRoutes: o.routes,
-		})
-	})
+	l.want = attach.Interface{Name: o.spec.IfName, MAC: o.mac, MTU: o.mtu, Addresses: o.ips, DefaultRoutes: o.routes}
+	return l.m.step("configure", func() error { return l.ns.Configure(ctx, l.want) })
+}
+
+// restore implements device.
+func (l *link) restore(ctx context.Context) error {
+	if !l.wentDown.Swap(false) || l.borrowed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
+	defer cancel()
+	l.want.Name = l.f.ifName // It may have been renamed.
+	return l.ns.Configure(ctx, l.want)
 }
 
 // openTAP makes the TAP or takes it over. One that somebody else made and left

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -222,6 +223,18 @@ func (d *Daemon) openDevice(ctx context.Context, p *port) error {
 	return nil
 }
 
+// role returns what a port is on its network: the one that has a gateway's
+// address is the gateway. The caller holds change.
+func (d *Daemon) role(p *port) vswitch.Role {
+	for _, s := range p.spec.IPs {
+		ip, err := config.ParseIP(s)
+		if err == nil && slices.Contains(d.networks[p.spec.Network].spec.Gateways, ip.Addr()) {
+			return vswitch.Gateway
+		}
+	}
+	return vswitch.Ordinary
+}
+
 // attachDevice is wire for who doesn't hold wiring.
 func (d *Daemon) attachDevice(p *port) error {
 	d.wiring.Lock()
@@ -235,7 +248,7 @@ func (d *Daemon) attachDevice(p *port) error {
 func (d *Daemon) wire(p *port) error {
 	n := d.networks[p.spec.Network].live
 	outer := d.mirrored(p)
-	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu}); err != nil {
+	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu, Role: d.role(p)}); err != nil {
 		return err
 	}
 	err := d.engine.Attach(p.id, outer, n)
