@@ -21,7 +21,7 @@ const (
 // client that closes the connection gets none.
 const (
 	TrailerCaptured = "Heddle-Captured" // Frames in the stream.
-	TrailerMissed   = "Heddle-Missed"   // Frames that matched and could not be kept.
+	TrailerMissed   = "Heddle-Missed"   // Frames that could not be kept, whether or not the filter would have matched: it sees what is kept.
 )
 
 // Content types of answers.
