@@ -61,7 +61,7 @@ type device interface {
 	// was down (IPv6 addresses, routes), if it was down since it was last set.
 	restore(ctx context.Context) error
 	// release gives back what this process holds and leaves on the host what
-	// another swd can take over.
+	// another swd can take over; what no swd could find again is removed.
 	release() error
 	// remove is release, and nothing is left on the host.
 	remove() error

@@ -259,3 +259,29 @@ func TestIsolatedGateway(t *testing.T) {
 		t.Errorf("ordinary ports reach each other: %s", out)
 	}
 }
+
+// TestProcessEnds: a port that a process's end takes down leaves nothing in a
+// namespace that lives on.
+func TestProcessEnds(t *testing.T) {
+	host, a := nsOf(t, "host"), nsOf(t, "a")
+	d, _ := startIn(t, t.TempDir(), host)
+	d.addNet()
+	for _, kind := range []string{config.KindTAP, config.KindVeth} {
+		p := exec.Command("ip", "netns", "exec", a, "sleep", "60")
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "sleep runs", func() bool {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.Process.Pid))
+			return err == nil && string(b) == "sleep\n"
+		})
+		d.must("POST", api.PathPorts, config.Port{Name: "p", Network: "net", Kind: kind, PID: p.Process.Pid, IPs: []string{"auto"}}, nil)
+		_ = p.Process.Kill()
+		_ = p.Wait()
+		await(t, kind+" is down", func() bool { return d.port("p").State == api.StateDown })
+		d.must("DELETE", api.PathPorts+"/p", nil, nil)
+		if links := ip(t, a, "-o", "link") + ip(t, host, "-o", "link"); strings.Contains(links, "eth0") || strings.Contains(links, "hd-p") {
+			t.Errorf("%s left\n%s", kind, links)
+		}
+	}
+}

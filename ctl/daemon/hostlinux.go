@@ -183,7 +183,16 @@ func (l *link) refresh() {
 	}
 }
 
-func (l *link) release() error { return errors.Join(l.letGo(), l.ns.Close()) }
+// release removes the interface if what its namespace was named by leads there
+// no more: nobody could find it to take it over or to remove it, and the
+// namespace may live on.
+func (l *link) release() error {
+	var err error
+	if lost := l.ns.Alive(); errors.Is(lost, attach.ErrNoNamespace) || errors.Is(lost, attach.ErrMoved) {
+		err = l.wipe()
+	}
+	return errors.Join(err, l.letGo(), l.ns.Close())
+}
 
 func (l *link) remove() error { return errors.Join(l.wipe(), l.letGo(), l.ns.Close()) }
 
