@@ -135,7 +135,7 @@ func (d *Daemon) lookAt(p *port) {
 		d.reattach(p)
 	case err == nil:
 		d.follow(p, was)
-	case err != nil:
+	default:
 		d.takeDown(p, err)
 		if errors.Is(err, errGone) {
 			d.releaseDevice(p)
