@@ -25,10 +25,10 @@
 // however small, gets through while the worker waits for its CPU, 240 if there
 // is one.
 //
-// Every slot holds a frame of 64 KB, so that the sender's CPU makes the copy and
-// the worker makes none. Slots of 2 KB, with PACKET_COPY_THRESH for what is
+// Every slot holds a frame of 64 KB, so that the sender's CPU copies it in and
+// the worker only out, in sendmmsg. Slots of 2 KB, with PACKET_COPY_THRESH for what is
 // longer, hold more frames in less memory, but the worker then copies each long
-// frame itself: about 15% more of its CPU for a bulk TCP stream.
+// frame twice: about 15% more of its CPU for a bulk TCP stream.
 //
 // # Way out: sendmmsg
 //
