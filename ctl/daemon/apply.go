@@ -55,12 +55,20 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 	if err := d.validateWith(*c); err != nil {
 		return a.done, err
 	}
+	if on == failWhole {
+		if err := d.probe(ctx, c.Ports); err != nil {
+			return a.done, err
+		}
+	}
 	err := a.networks(c.Networks)
 	if err == nil {
 		err = a.ports(ctx, c.Ports)
 	}
 	if err == nil {
 		err = a.statics(c.FDB)
+	}
+	if err == nil {
+		err = endedEarly(ctx)
 	}
 	if err == nil && len(a.done.Created)+len(a.done.Changed) > 0 {
 		err = save()
@@ -76,6 +84,14 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 		d.note(n.kind, n.object, "applied")
 	}
 	return a.done, nil
+}
+
+// endedEarly is why an apply doesn't go on, nil if it does.
+func endedEarly(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("ended early: %w", context.Cause(ctx))
 }
 
 func (a *applying) networks(specs []config.Network) error {
@@ -122,8 +138,8 @@ func (a *applying) ports(ctx context.Context, specs []config.Port) error {
 		markUsed(asked[spec.Network], spec.IPs)
 	}
 	for _, spec := range specs {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("ended early: %w", context.Cause(ctx))
+		if err := endedEarly(ctx); err != nil {
+			return err
 		}
 		object := "port " + spec.Name
 		was := d.ports[spec.Name]
@@ -153,9 +169,17 @@ func (a *applying) ports(ctx context.Context, specs []config.Port) error {
 	return nil
 }
 
-// remakePort puts a port in another's place; on failure the other comes back.
+// remakePort makes a port what spec says: in place if it can, else by putting
+// another in its place; on failure the one before comes back.
 func (a *applying) remakePort(ctx context.Context, was *port, spec config.Port) error {
 	d, old := a.d, was.spec
+	if was.dev != nil && was.dev.check() == nil && sameLink(old, spec) {
+		if err := d.setPort(ctx, was, spec); err != nil {
+			return err
+		}
+		a.undo = append(a.undo, func() error { return d.setPort(d.life, was, old) })
+		return nil
+	}
 	statics := maps.Clone(d.statics.byPort[old.Name])
 	entries := func() error {
 		var errs []error

@@ -57,6 +57,10 @@ type device interface {
 	// check returns why the device carries no frames now, nil if it does;
 	// a goneError if it never will again. It brings facts up to date.
 	check() error
+	// configure gives the interface the addresses, MTU and default routes of an
+	// order that is otherwise the one it was made from, and sets it up. A failure
+	// leaves it as it was.
+	configure(ctx context.Context, o order) error
 	// restore sets again what the kernel took from the interface while its link
 	// was down (IPv6 addresses, routes), if it was down since it was last set.
 	restore(ctx context.Context) error
@@ -76,6 +80,9 @@ type host interface {
 	// open would; nil for a port that names none. It may take long, and is
 	// called at any time.
 	reach(ctx context.Context, p *config.Port) error
+	// probe returns why open would refuse the port, as far as that can be told
+	// without a change.
+	probe(ctx context.Context, p *config.Port) error
 	// discard removes what a swd may have left of a device that couldn't be
 	// opened by now. That nothing is there is no error.
 	discard(ctx context.Context, o order) error

@@ -41,7 +41,9 @@ type fakeHost struct {
 	onReach    func(context.Context, *config.Port) error // What reach does; nil for nothing.
 	onOpen     func()                                    // Called at each open; nil for nothing.
 	failRemove error
-	closed     bool
+
+	failConfigure error // What configure of port b fails with.
+	closed        bool
 }
 
 func newFakeHost(namespaces ...string) *fakeHost {
@@ -171,6 +173,25 @@ func (d *fakeDevice) check() error {
 		return goneError{fmt.Errorf("namespace %s: %w", d.ns, attach.ErrNoNamespace)}
 	}
 	return d.down
+}
+
+func (d *fakeDevice) configure(_ context.Context, o order) error {
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	if d.h.failConfigure != nil && d.owner == "b" {
+		return d.h.failConfigure
+	}
+	d.o = o
+	return nil
+}
+
+func (h *fakeHost) probe(_ context.Context, p *config.Port) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.NetNS != "" && !h.namespaces[p.NetNS] {
+		return fmt.Errorf("namespace %s: %w", p.NetNS, attach.ErrNoNamespace)
+	}
+	return nil
 }
 
 func (d *fakeDevice) restore(context.Context) error { return nil }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -284,4 +285,51 @@ func TestProcessEnds(t *testing.T) {
 			t.Errorf("%s left\n%s", kind, links)
 		}
 	}
+}
+
+// TestApplyInPlace: addresses, routes, MTU and gateways change without another
+// device; an apply that the host would refuse touches none.
+func TestApplyInPlace(t *testing.T) {
+	h := newTestHost()
+	d := start(t, t.TempDir(), h)
+	d.setUp()
+	const key = "/run/netns/a|eth0"
+	dev := h.device(key)
+	same := func() order {
+		t.Helper()
+		if h.device(key) != dev || d.port("a").State != api.StateUp {
+			t.Errorf("another device, or down: %+v", d.port("a"))
+		}
+		var o order
+		h.set(func() { o = dev.o })
+		return o
+	}
+	apply := func(text string) (int, *api.Error) { return d.call("POST", api.PathConfig, text, nil) }
+	if _, err := apply(`{"ports":[{"name":"a","network":"net","netns":"/run/netns/a","ips":["198.18.0.9/24"],"default_route":true}]}`); err != nil {
+		t.Fatal(err)
+	}
+	if o := same(); fmt.Sprint(o.ips, o.routes) != "[198.18.0.9/24] [198.18.0.1]" {
+		t.Errorf("%v %v", o.ips, o.routes)
+	}
+	if _, err := apply(`{"networks":[{"name":"net","subnets":["198.18.0.0/24"],"gateways":["198.18.0.254"],"mtu":1400}]}`); err != nil {
+		t.Fatal(err)
+	}
+	if o := same(); o.mtu != 1400 || fmt.Sprint(o.routes) != "[198.18.0.254]" || d.port("a").MTU != 1400 {
+		t.Errorf("%+v", o)
+	}
+	h.set(func() { h.failConfigure = errors.New("injected") })
+	if status, err := apply(`{"networks":[{"name":"net","subnets":["198.18.0.0/24"],"gateways":["198.18.0.254"],"mtu":1300}]}`); err == nil {
+		t.Errorf("%d: b refused", status)
+	}
+	if o := same(); o.mtu != 1400 || d.port("a").MTU != 1400 {
+		t.Errorf("after a refusal: %+v", o)
+	}
+	h.set(func() { h.failConfigure = nil })
+	// a would be remade, c is refused: a is left alone.
+	status, err := apply(`{"ports":[{"name":"a","network":"net","netns":"/run/netns/a","ifname":"eth7","ips":["198.18.0.9/24"]},
+		{"name":"c","network":"net","netns":"/run/netns/none","ips":["198.18.0.10/24"]}]}`)
+	if status != 422 || !strings.Contains(err.Error(), "no such namespace") {
+		t.Errorf("%d %v", status, err)
+	}
+	same()
 }

@@ -284,6 +284,30 @@ func (m *machine) reach(ctx context.Context, p *config.Port) error {
 	return ns.Close()
 }
 
+// probe implements host.
+func (m *machine) probe(ctx context.Context, p *config.Port) error {
+	ns, err := m.namespace(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	if p.Kind == config.KindPacket {
+		_, err := ns.Free(p.Interface)
+		return err
+	}
+	was, err := ns.Link(p.IfName)
+	if errors.Is(err, attach.ErrNoLink) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if port, ours := was.Port(); ours && port == p.Name || was.Alias == "" && was.Kind == "tun" && p.Kind == config.KindTAP {
+		return nil
+	}
+	return fmt.Errorf("%s: interface %s: %w", ns, p.IfName, attach.ErrLinkExists)
+}
+
 // sweep implements host.
 func (m *machine) sweep(claimed func(port, ifName string) bool) {
 	m.claimed = claimed
@@ -349,11 +373,25 @@ func (m *machine) discard(ctx context.Context, o order) error {
 	return nil
 }
 
-// configure gives the container's interface what the order says.
+// configure implements device.
 func (l *link) configure(ctx context.Context, o order) error {
-	l.f = facts{ifName: o.spec.IfName, mac: o.mac.String(), mtu: o.mtu}
-	l.want = attach.Interface{Name: o.spec.IfName, MAC: o.mac, MTU: o.mtu, Addresses: o.ips, DefaultRoutes: o.routes}
-	return l.m.step("configure", func() error { return l.ns.Configure(ctx, l.want) })
+	if l.borrowed {
+		l.mtu = o.mtu
+		l.refresh()
+		return nil
+	}
+	name := o.spec.IfName
+	if l.f.ifName != "" { // It may have been renamed.
+		name = l.f.ifName
+	}
+	want := attach.Interface{Name: name, MAC: o.mac, MTU: o.mtu, Addresses: o.ips, DefaultRoutes: o.routes}
+	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
+	defer cancel()
+	err := l.m.step("configure", func() error { return l.ns.Configure(ctx, want) })
+	if err == nil {
+		l.want, l.f = want, facts{ifName: name, mac: o.mac.String(), mtu: o.mtu}
+	}
+	return err
 }
 
 // restore implements device.
