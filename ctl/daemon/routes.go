@@ -16,6 +16,9 @@ import (
 // query reads a request's parameters, each at most once, and refuses others
 // than the known ones.
 func query(r *http.Request, known ...string) (map[string]string, error) {
+	if len(known) == 0 && len(r.URL.Query()) > 0 {
+		return nil, fail(http.StatusBadRequest, "the path takes no parameters")
+	}
 	q := make(map[string]string, len(known))
 	for name, values := range r.URL.Query() {
 		if !slices.Contains(known, name) {
