@@ -251,6 +251,17 @@ func (n *Network) SetMTU(id dataplane.PortID, mtu int) error {
 	})
 }
 
+// SetRole changes what a port is on the network.
+func (n *Network) SetRole(id dataplane.PortID, r Role) error {
+	return n.change("set role of", id, func(s *slot) error {
+		if r >= roles {
+			return fmt.Errorf("role %d: %w", r, ErrInvalid)
+		}
+		s.role = r
+		return nil
+	})
+}
+
 // change publishes a changed copy of a port's slot.
 func (n *Network) change(what string, id dataplane.PortID, f func(*slot) error) error {
 	n.sw.mu.Lock()

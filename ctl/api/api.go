@@ -28,7 +28,7 @@ const (
 // client that closes the connection gets none.
 const (
 	TrailerCaptured = "Heddle-Captured" // Frames in the stream.
-	TrailerMissed   = "Heddle-Missed"   // Frames that matched and could not be kept.
+	TrailerMissed   = "Heddle-Missed"   // Frames that could not be kept, whether or not the filter would have matched: it sees what is kept.
 )
 
 // Content types of answers.
@@ -43,13 +43,18 @@ const (
 // exists or is in use, 413 body too large, 422 the host refused, 429 too many
 // clients, 500 swd's fault.
 type Error struct {
-	What string `json:"what"`           // The operation and its object, as `port add web`.
+	What string `json:"what"`           // The operation and its object, as `port add web`; empty if the client wasn't let in to ask.
 	Why  string `json:"why"`            // The reason.
 	Hint string `json:"hint,omitempty"` // What to do next, where there is something.
 }
 
 // Error formats it as swctl prints it after "error: ".
-func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.What, e.Why) }
+func (e *Error) Error() string {
+	if e.What == "" {
+		return e.Why
+	}
+	return fmt.Sprintf("%s: %s", e.What, e.Why)
+}
 
 // Network is a live network.
 type Network struct {

@@ -75,6 +75,22 @@ func (ns *Namespace) Link(name string) (Link, error) {
 	})
 }
 
+// LinkAt returns the facts of the interface with a number, whatever its name is
+// by now. It fails with ErrNoLink.
+func (ns *Namespace) LinkAt(index int) (Link, error) {
+	return in(ns, func() (Link, error) {
+		nl, err := netlink.LinkByIndex(index)
+		var missing netlink.LinkNotFoundError
+		switch {
+		case errors.As(err, &missing):
+			return Link{}, fmt.Errorf("%s: interface number %d: %w", ns, index, ErrNoLink)
+		case err != nil:
+			return Link{}, fmt.Errorf("%s: interface number %d: look up: %w", ns, index, err)
+		}
+		return newLink(nl), nil
+	})
+}
+
 // Owned returns the interfaces of the namespace that Heddle made, of all
 // ports: a start compares it with its ports to find what a killed swd left.
 func (ns *Namespace) Owned() ([]Link, error) {
@@ -128,8 +144,10 @@ func (ns *Namespace) Claim(name, port string) error {
 }
 
 // Delete deletes an interface that Heddle made for a port; of a pair, both
-// ends. It fails with ErrNoLink, and with ErrTaken if it isn't the port's or a
-// process uses it: the caller has closed its own queues and Silence.
+// ends, by the host's, which alone shows whether a swd uses it. It fails with
+// ErrNoLink, and with ErrTaken if it isn't the port's, is the container's end
+// of a pair, or is used by a process: the caller has closed its own queues and
+// Silence.
 func (ns *Namespace) Delete(name, port string) error {
 	return ns.Do(func() error {
 		nl, err := byName(name)
@@ -139,6 +157,9 @@ func (ns *Namespace) Delete(name, port string) error {
 		if nl.Attrs().Alias != aliasPrefix+port {
 			return fmt.Errorf("%s: interface %s: not made for port %s: %w", ns, name, port, ErrTaken)
 		}
+		if nl.Type() == "veth" && name != HostName(port) {
+			return fmt.Errorf("%s: interface %s: it goes with its other end, %s on the host: %w", ns, name, HostName(port), ErrTaken)
+		}
 		if why := held(nl); why != "" {
 			return fmt.Errorf("%s: interface %s: %s: %w", ns, name, why, ErrTaken)
 		}
@@ -147,7 +168,7 @@ func (ns *Namespace) Delete(name, port string) error {
 }
 
 // held says how a live process uses an interface that Heddle made, "" if none
-// is known to. The container's end of a veth pair doesn't show it.
+// is known to.
 func held(nl netlink.Link) string {
 	if tun, ok := nl.(*netlink.Tuntap); ok && tun.Queues > 0 {
 		return "a running process has it open"

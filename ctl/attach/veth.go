@@ -20,7 +20,7 @@ type Veth struct {
 	MAC       net.HardwareAddr // Of the container's end; empty lets the kernel choose.
 
 	Host  *Namespace
-	Outer string // The name of the host's end; see HostName.
+	Outer string // The name of the host's end: HostName(Port).
 
 	MTU int // Of both ends, in bytes of L3; 0 means 1500.
 }

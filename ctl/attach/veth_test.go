@@ -266,26 +266,32 @@ func TestCreateVethRefuses(t *testing.T) {
 func TestDeleteRefuses(t *testing.T) {
 	checkLeaks(t)
 	ns := newNetNS(t)
-	ns.addVeth(t, "a", "b")
-	if err := ns.Delete("a", "web"); !errors.Is(err, ErrTaken) {
+	ns.addVeth(t, "hd-db", "b")
+	if err := ns.Delete("hd-db", "web"); !errors.Is(err, ErrTaken) {
 		t.Errorf("of an interface that nobody claimed: %v", err)
 	}
-	if err := ns.Claim("a", "db"); err != nil {
+	if err := ns.Claim("hd-db", "db"); err != nil {
 		t.Fatal(err)
 	}
-	if err := ns.Delete("a", "web"); !errors.Is(err, ErrTaken) {
+	if err := ns.Delete("hd-db", "web"); !errors.Is(err, ErrTaken) {
 		t.Errorf("of another port's: %v", err)
 	}
-	if err := ns.Claim("a", "web"); !errors.Is(err, ErrTaken) {
+	if err := ns.Claim("hd-db", "web"); !errors.Is(err, ErrTaken) {
 		t.Errorf("Claim of another port's: %v", err)
 	}
 	if err := ns.Delete("none", "web"); !errors.Is(err, ErrNoLink) {
 		t.Errorf("of none: %v", err)
 	}
-	if err := ns.Claim("a", "db"); err != nil {
+	if err := ns.Claim("hd-db", "db"); err != nil {
 		t.Errorf("Claim again: %v", err)
 	}
-	if err := ns.Delete("a", "db"); err != nil {
+	if err := ns.Claim("b", "db"); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Delete("b", "db"); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "hd-db on the host") {
+		t.Errorf("of the container's end: %v", err)
+	}
+	if err := ns.Delete("hd-db", "db"); err != nil {
 		t.Errorf("by its owner: %v", err)
 	}
 }

@@ -28,7 +28,7 @@ type Capture struct {
 // Captured is what came of a capture.
 type Captured struct {
 	Frames uint64 // In the stream.
-	Missed uint64 // Matched, but more than could be kept.
+	Missed uint64 // More than could be kept, counted before the filter: also frames that it would have left out.
 	// Known tells whether swd said so; if the connection broke, it didn't.
 	Known bool
 }

@@ -106,11 +106,7 @@ func unmarshalText(u encoding.TextUnmarshaler, s string) (err error) {
 
 // decodeSlice leaves v nil for an empty list: in a spec both mean none.
 func (d *decoder) decodeSlice(n *node, v reflect.Value, c checker) {
-	switch n.kind {
-	case nodeNull:
-		return
-	case nodeList:
-	default:
+	if n.kind != nodeList {
 		c.refuse("want a list, not %s", n.kind)
 		return
 	}
@@ -156,7 +152,7 @@ func (d *decoder) decodeStruct(n *node, v reflect.Value, c checker) {
 			d.refuseAt(f, c, "unknown field: want one of %s", strings.Join(names, ", "))
 		case seen[f.key]:
 			d.refuseAt(f, c, "given twice")
-		case f.value.kind == nodeNull && v.Field(i).Kind() != reflect.Slice:
+		case f.value.kind == nodeNull:
 			d.refuseAt(f, c, "has no value: give one or leave the field out")
 		default:
 			d.decode(f.value, v.Field(i), c)

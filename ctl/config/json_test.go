@@ -25,6 +25,7 @@ func TestDecodeJSON(t *testing.T) {
 		{`{"name":"a","name":"b"}`, "name: given twice"},
 		{`{"name":7}`, "name: want text, not a number"},
 		{`{"name":null}`, "name: has no value"},
+		{`{"name":"a","subnets":null}`, "subnets: has no value"},
 		{`{"vni":"7"}`, "vni: want a whole number, not text"},
 		{`{"vni":-1}`, `vni: "-1" is no whole number that fits here`},
 		{`{"vni":1e3}`, `vni: "1e3" is no whole number`},

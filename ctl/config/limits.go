@@ -22,8 +22,10 @@ const (
 	MinMTU = 68
 	// MinMTU6 is the shortest that IPv6 lives with (RFC 8200 section 5).
 	MinMTU6 = 1280
-	// MaxMTU is the longest L3 packet that a frame holds.
-	MaxMTU = 65535
+	// MaxMTU is the longest that an interface of every kind can be set to: a
+	// TAP's bound, as 65535 bytes hold its Ethernet header too (Linux,
+	// drivers/net/tun.c, MAX_MTU).
+	MaxMTU = 65521
 	// MinAgeing is below the 10 s of IEEE 802.1D table 7-5, so that a network
 	// whose containers come and go fast can forget them as fast.
 	MinAgeing = Duration(time.Second)

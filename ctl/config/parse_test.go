@@ -61,7 +61,7 @@ fdb:
 }
 
 func TestParseEmpty(t *testing.T) {
-	for _, text := range []string{"", "\n", "# nothing\n", "---\n", "{}", "networks:\nports: []\n"} {
+	for _, text := range []string{"", "\n", "# nothing\n", "---\n", "{}", "networks: []\nports: []\n"} {
 		if got, err := Parse([]byte(text)); err != nil || !reflect.DeepEqual(got, &Config{}) {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}

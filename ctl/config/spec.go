@@ -24,7 +24,7 @@ type Network struct {
 	// Gateways are the default routes of the containers, at most one of each
 	// family, each inside a subnet.
 	Gateways []netip.Addr `json:"gateways,omitempty" yaml:"gateways,omitempty"`
-	// MTU is the longest L3 packet in bytes, 68 to 65535 (1280 up with an
+	// MTU is the longest L3 packet in bytes, 68 to 65521 (1280 up with an
 	// IPv6 subnet); 0 means DefaultMTU.
 	MTU int `json:"mtu,omitempty" yaml:"mtu,omitempty"`
 	// Ageing is how long a silent MAC stays known, 1 s to 1,000,000 s; 0 means

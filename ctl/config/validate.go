@@ -24,7 +24,9 @@ func (n *Network) check(c checker) {
 	n.checkGateways(c.field("gateways"))
 	switch {
 	case n.MTU == 0:
-	case n.MTU < MinMTU || n.MTU > MaxMTU:
+	case n.MTU > MaxMTU:
+		c.field("mtu").refuse("%d is out of range: want %d to %d, the most that a TAP can be set to", n.MTU, MinMTU, MaxMTU)
+	case n.MTU < MinMTU:
 		c.field("mtu").refuse("%d is out of range: want %d to %d", n.MTU, MinMTU, MaxMTU)
 	case ipv6 && n.MTU < MinMTU6:
 		c.field("mtu").refuse("%d is too small for the network's IPv6 subnet: want at least %d (RFC 8200)", n.MTU, MinMTU6)

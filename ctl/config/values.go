@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -48,6 +49,24 @@ func CheckIfName(name string) error {
 		return fmt.Errorf("%s is no interface name: it must not contain '/', ':', '%%', blanks or control characters", quote(name))
 	}
 	return nil
+}
+
+// NumberError says in a user's words why package strconv can't read a text as a
+// number or as true or false. Any other error it returns as it is.
+func NumberError(err error) error {
+	var n *strconv.NumError
+	if !errors.As(err, &n) {
+		return err
+	}
+	switch {
+	case errors.Is(n, strconv.ErrRange):
+		return fmt.Errorf("%s is too far from 0", quote(n.Num))
+	case n.Func == "ParseBool":
+		return fmt.Errorf("%s is neither true nor false", quote(n.Num))
+	case n.Func == "ParseUint":
+		return fmt.Errorf("%s is no whole number from 0 up", quote(n.Num))
+	}
+	return fmt.Errorf("%s is no number", quote(n.Num))
 }
 
 // ParseMAC reads a station's address of 48 bits in any of the notations of

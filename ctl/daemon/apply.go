@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"heddle/ctl/api"
+	"heddle/ctl/attach"
 	"heddle/ctl/config"
 )
 
@@ -54,6 +55,11 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 	if err := d.validateWith(*c); err != nil {
 		return a.done, err
 	}
+	if on == failWhole {
+		if err := d.probe(ctx, c.Ports); err != nil {
+			return a.done, err
+		}
+	}
 	err := a.networks(c.Networks)
 	if err == nil {
 		err = a.ports(ctx, c.Ports)
@@ -64,6 +70,9 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 	if err == nil {
 		d.settleNAT()
 		err = a.nat(c)
+	}
+	if err == nil {
+		err = endedEarly(ctx)
 	}
 	if err == nil && len(a.done.Created)+len(a.done.Changed) > 0 {
 		err = save()
@@ -81,6 +90,14 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 		d.note(n.kind, n.object, "applied")
 	}
 	return a.done, nil
+}
+
+// endedEarly is why an apply doesn't go on, nil if it does.
+func endedEarly(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("ended early: %w", context.Cause(ctx))
 }
 
 func (a *applying) networks(specs []config.Network) error {
@@ -127,8 +144,8 @@ func (a *applying) ports(ctx context.Context, specs []config.Port) error {
 		markUsed(asked[spec.Network], spec.IPs)
 	}
 	for _, spec := range specs {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("ended early: %w", context.Cause(ctx))
+		if err := endedEarly(ctx); err != nil {
+			return err
 		}
 		object := "port " + spec.Name
 		was := d.ports[spec.Name]
@@ -158,9 +175,17 @@ func (a *applying) ports(ctx context.Context, specs []config.Port) error {
 	return nil
 }
 
-// remakePort puts a port in another's place; on failure the other comes back.
+// remakePort makes a port what spec says: in place if it can, else by putting
+// another in its place; on failure the one before comes back.
 func (a *applying) remakePort(ctx context.Context, was *port, spec config.Port) error {
 	d, old := a.d, was.spec
+	if was.dev != nil && was.dev.check() == nil && sameLink(old, spec) {
+		if err := d.setPort(ctx, was, spec); err != nil {
+			return err
+		}
+		a.undo = append(a.undo, func() error { return d.setPort(d.life, was, old) })
+		return nil
+	}
 	statics := maps.Clone(d.statics.byPort[old.Name])
 	entries := func() error {
 		var errs []error
@@ -275,6 +300,11 @@ func (d *Daemon) validateWith(c config.Config) error {
 	all.NAT = merged(all.NAT, c.NAT, config.NAT.ID)
 	if c.NATSettings != (config.NATSettings{}) {
 		all.NATSettings = c.NATSettings
+	}
+	for i := range all.Ports {
+		if p := &all.Ports[i]; p.MAC == "" && p.Kind != config.KindPacket {
+			p.MAC = attach.StableMAC(d.opts.Node, p.Name).String()
+		}
 	}
 	var bad config.Errors
 	if err := all.Validate(); errors.As(err, &bad) {

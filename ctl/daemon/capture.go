@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"net/http"
 	"slices"
 	"strconv"
 	"sync"
 
+	"heddle/ctl/api"
 	"heddle/ctl/filter"
 	"heddle/dataplane"
 	"heddle/dataplane/capture"
@@ -20,13 +22,15 @@ import (
 // worker.
 const maxCaptures = 8
 
-// Trailers of a capture's answer: how many frames it holds, and how many
-// passed and were not kept because the client was too slow or the flood too
-// big.
-const (
-	trailerCaptured = "Heddle-Captured"
-	trailerMissed   = "Heddle-Missed"
-)
+// captureMemory is what the rings of all captures take together at most, in
+// bytes: with many workers each ring is shorter.
+const captureMemory = 256 << 20
+
+// ringBytes is how long each of a capture's rings is, a power of two.
+func ringBytes(workers int) int {
+	share := captureMemory / (maxCaptures * workers)
+	return min(capture.DefaultRingBytes, 1<<(bits.Len(uint(share))-1))
+}
 
 // activeCapture is a capture that runs, and whose frames it takes.
 type activeCapture struct {
@@ -195,7 +199,9 @@ func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req capt
 	if snap != 0 && req.filter != nil {
 		snap = max(snap, filter.Bytes)
 	}
-	c, err := capture.New(capture.Config{Workers: d.engine.Workers(), SnapLen: snap})
+	c, err := capture.New(capture.Config{
+		Workers: d.engine.Workers(), SnapLen: snap, RingBytes: ringBytes(d.engine.Workers()),
+	})
 	if err != nil {
 		return err
 	}
@@ -215,8 +221,8 @@ func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req capt
 		}
 	}()
 
-	w.Header().Set("Trailer", trailerCaptured+", "+trailerMissed)
-	out := stream(w, "application/x-pcapng")
+	w.Header().Set("Trailer", api.TrailerCaptured+", "+api.TrailerMissed)
+	out := stream(w, api.TypePcapng)
 	pw, err := newPcapng(d, out, t, req)
 	take := func() bool {
 		c.Read(func(rec capture.Record) {
@@ -238,8 +244,8 @@ func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req capt
 	if err == nil && !pw.full() {
 		take() // What was left.
 	}
-	w.Header().Set(trailerCaptured, strconv.FormatUint(pw.written, 10))
-	w.Header().Set(trailerMissed, strconv.FormatUint(c.Missed(), 10))
+	w.Header().Set(api.TrailerCaptured, strconv.FormatUint(pw.written, 10))
+	w.Header().Set(api.TrailerMissed, strconv.FormatUint(c.Missed(), 10))
 	if err = errors.Join(ended, err); err != nil {
 		panic(http.ErrAbortHandler) // The file isn't whole.
 	}

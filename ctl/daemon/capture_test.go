@@ -82,11 +82,11 @@ func (c *capturing) frames() (all []string) {
 
 func (c *capturing) trailers(captured, missed string) {
 	c.t.Helper()
-	if got := c.res.Trailer.Get(trailerCaptured); got != captured {
-		c.t.Errorf("%s: %q, want %s", trailerCaptured, got, captured)
+	if got := c.res.Trailer.Get(api.TrailerCaptured); got != captured {
+		c.t.Errorf("%s: %q, want %s", api.TrailerCaptured, got, captured)
 	}
-	if got := c.res.Trailer.Get(trailerMissed); got != missed {
-		c.t.Errorf("%s: %q, want %s", trailerMissed, got, missed)
+	if got := c.res.Trailer.Get(api.TrailerMissed); got != missed {
+		c.t.Errorf("%s: %q, want %s", api.TrailerMissed, got, missed)
 	}
 }
 
@@ -202,7 +202,7 @@ func TestCaptureIsBounded(t *testing.T) {
 	await(t, "all frames pass", func() bool { passed += len(b.Sent(0)); return passed+int(d.port("b").Drops["tx-queue-full"]) == sent })
 	all[0].end()
 	got := len(all[0].frames())
-	missed := all[0].res.Trailer.Get(trailerMissed)
+	missed := all[0].res.Trailer.Get(api.TrailerMissed)
 	if fmt.Sprint(sent-got) != missed || missed == "0" {
 		t.Errorf("%d sent, %d captured, %s missed", sent, got, missed)
 	}
@@ -243,4 +243,15 @@ func frameTCP80() []byte {
 	b[23] = 6
 	copy(b[26:], []byte{198, 18, 0, 1, 198, 18, 0, 2, 1000 >> 8, 1000 & 0xff, 0, 80})
 	return b
+}
+
+// TestCaptureMemory: all captures together stay within their bound, each with
+// rings that dataplane/capture accepts and doesn't round up.
+func TestCaptureMemory(t *testing.T) {
+	for workers := 1; workers <= MaxWorkers; workers++ {
+		n := ringBytes(workers)
+		if n*workers*maxCaptures > captureMemory || n < 256<<10 || n&(n-1) != 0 {
+			t.Errorf("%d workers: rings of %d bytes", workers, n)
+		}
+	}
 }

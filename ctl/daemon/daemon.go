@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,14 +83,15 @@ type Daemon struct {
 	uplinks  map[string]*uplink
 	nats     map[string]*natRule
 	settings config.NATSettings
-	retired  dataplane.Totals // Of ports that were removed.
+	locals   map[station]*port // Whose interface has the address; see setLocal.
+	retired  dataplane.Totals  // Of ports that were removed.
 
 	captures chan struct{} // A slot for each that runs.
 	again    chan struct{} // Wakes retry.
-	stirred  chan struct{} // Wakes follow.
+	stirred  chan struct{} // Wakes followUplinks.
 	engines  engineMemory
-	starting bool   // New hasn't returned: nothing is to wait long. Guarded by change.
-	ready    func() // Called once Run serves; nil for nothing.
+	starting *startup // New hasn't returned: nothing is to wait long. Guarded by change.
+	ready    func()   // Called once Run serves; nil for nothing.
 }
 
 // New makes a daemon: it takes the locks, restores what was saved, applies the
@@ -127,9 +129,9 @@ func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 		nats:     make(map[string]*natRule),
 		stirred:  make(chan struct{}, 1),
 		statics:  newStaticTable(),
+		locals:   make(map[station]*port),
 		captures: make(chan struct{}, maxCaptures),
 		again:    make(chan struct{}, 1),
-		starting: true,
 	}
 	d.life, d.stop = context.WithCancel(ctx)
 	defer func() {
@@ -204,11 +206,26 @@ func (d *Daemon) readSpecs() (saved, asked *config.Config, err error) {
 	return saved, asked, nil
 }
 
-// restore makes what was saved, and then what the config file asks for.
+// startup is a New under way.
+type startup struct {
+	begun time.Time
+	asked map[string][]config.Port // Those of both files, by name.
+}
+
+// restore makes what was saved, and then what the config file asks for, and
+// removes what a killed swd made for ports that neither has.
 func (d *Daemon) restore(saved, asked *config.Config) error {
 	d.change.Lock()
 	defer d.change.Unlock()
-	defer func() { d.starting = false }()
+	s := &startup{begun: time.Now(), asked: make(map[string][]config.Port)}
+	for _, c := range []*config.Config{saved, asked} {
+		for i := 0; c != nil && i < len(c.Ports); i++ {
+			s.asked[c.Ports[i].Name] = append(s.asked[c.Ports[i].Name], c.Ports[i])
+		}
+	}
+	d.starting = s
+	defer func() { d.starting = nil }()
+	d.host.sweep(d.claims)
 	if _, err := d.apply(d.life, saved, keepFailed, func() error { return nil }); err != nil {
 		return fmt.Errorf("restore %s: %w", d.state.path, err)
 	}
@@ -219,6 +236,19 @@ func (d *Daemon) restore(saved, asked *config.Config) error {
 		return fmt.Errorf("config: apply %s: %w", d.opts.Config, err)
 	}
 	return nil
+}
+
+// claims tells whether a port has, or is to have, an interface that carries its
+// name. The caller holds change.
+func (d *Daemon) claims(port, ifName string) bool {
+	var specs []config.Port
+	if p := d.ports[port]; p != nil {
+		specs = append(specs, p.spec)
+	}
+	if d.starting != nil {
+		specs = append(specs, d.starting.asked[port]...)
+	}
+	return slices.ContainsFunc(specs, func(s config.Port) bool { return hasLink(&s, ifName) })
 }
 
 // now is the engine's clock: monotonic nanoseconds since the start.
@@ -253,7 +283,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	running.Go(func() { d.age(ctx) })
 	running.Go(func() { d.watch(ctx) })
 	running.Go(func() { d.retry(ctx) })
-	running.Go(func() { d.follow(ctx) })
+	running.Go(func() { d.followUplinks(ctx) })
 	d.log.Info("serving", zap.String("socket", d.opts.Socket), zap.Int("workers", d.opts.Workers), zap.Ints("cpus", d.opts.CPUs))
 	if d.ready != nil {
 		d.ready()

@@ -37,22 +37,39 @@ type facts struct {
 	ifName string
 	mac    string
 	mtu    int // Bytes of L3: the lesser of the network's and the interface's.
+	// shared means that the host's own stack uses the interface too, so that
+	// its MAC is the host's, behind the port.
+	shared bool
 }
 
 // device is what the host lends for a port: a TAP, one end of a veth pair, an
-// interface, and everything set on it. The daemon calls check, release and
-// remove one at a time, and port and facts at any time before the last two.
+// interface, and everything set on it. The daemon calls its methods one at a
+// time, but for those that say otherwise.
 type device interface {
-	// port is the way in and out for frames. It is closed by release.
+	// port is the way in and out for frames. It is closed by release, and asked
+	// for at any time before.
 	port() dataplane.Port
+	// facts is what the last check, or else open, has found.
 	facts() facts
 	// namespace is the container's; nil where there is none of its own.
 	namespace() *attach.Namespace
+	// sample asks the kernel how many frames it has dropped since open before
+	// the port could count them, and dropped is what the last sample found. They
+	// may be called at any time, by anybody, and after release too.
+	sample()
+	dropped() uint64
 	// check returns why the device carries no frames now, nil if it does;
-	// a goneError if it never will again.
+	// a goneError if it never will again. It brings facts up to date.
 	check() error
+	// configure gives the interface the addresses, MTU and default routes of an
+	// order that is otherwise the one it was made from, and sets it up. A failure
+	// leaves it as it was.
+	configure(ctx context.Context, o order) error
+	// restore sets again what the kernel took from the interface while its link
+	// was down (IPv6 addresses, routes), if it was down since it was last set.
+	restore(ctx context.Context) error
 	// release gives back what this process holds and leaves on the host what
-	// another swd can take over.
+	// another swd can take over; what no swd could find again is removed.
 	release() error
 	// remove is release, and nothing is left on the host.
 	remove() error
@@ -67,9 +84,17 @@ type host interface {
 	// open would; nil for a port that names none. It may take long, and is
 	// called at any time.
 	reach(ctx context.Context, p *config.Port) error
+	// probe returns why open would refuse the port, as far as that can be told
+	// without a change.
+	probe(ctx context.Context, p *config.Port) error
 	// discard removes what a swd may have left of a device that couldn't be
 	// opened by now. That nothing is there is no error.
 	discard(ctx context.Context, o order) error
+	// sweep removes the interfaces that a swd made and no live one uses, of
+	// ports that don't claim them: what a kill left between making and saving.
+	// It does so in swd's own namespace now, and in each other one before open
+	// makes something there for the first time. claimed is called within.
+	sweep(claimed func(port, ifName string) bool)
 	// changes says by a value that links have changed: ask changed.
 	changes() <-chan struct{}
 	// changed returns the ports whose links may have changed since it was last

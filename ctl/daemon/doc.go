@@ -11,21 +11,26 @@
 //
 // # Threads and locks
 //
-// Two locks, always taken in this order:
+// Three locks, always taken in this order:
 //
-//	change  one change at a time (add, rm, apply, recovery); held while the
-//	        host is asked, which may take long
+//	change  one change at a time (add, rm, apply, recovery of one port); held
+//	        while the host is asked, which may take seconds
+//	wiring  guards what stands between a device and the workers; held for a
+//	        few rounds of theirs, so that a capture begins and ends beside a
+//	        change
 //	mu      guards the maps of specs and objects; held for moments only, so
 //	        that a listing never waits for the host
 //
 // Workers are never locked out: what they see changes by Engine.Do and the
-// switch's own mutators. A control goroutine ages the FDB, looks after ports
-// that are down, and watches links; each client has its own goroutine.
+// switch's own mutators. Of three control goroutines one ages the FDB, one
+// watches links, and one tries ports that have no device again; each client has
+// its own goroutine.
 //
 // # What survives
 //
 // The specs are saved on each change (state.go), so a restart makes the same
 // switch again. A graceful stop leaves TAPs and veths where they are: their
 // addresses and routes, and so the containers' connections, survive until the
-// next start takes them over. Removing a port removes them.
+// next start takes them over. Removing a port removes them, and a start removes
+// those that a kill left of a port that wasn't saved yet.
 package daemon

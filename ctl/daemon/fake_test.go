@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +46,9 @@ type fakeHost struct {
 	onReach    func(context.Context, *config.Port) error // What reach does; nil for nothing.
 	onOpen     func()                                    // Called at each open; nil for nothing.
 	failRemove error
-	closed     bool
+
+	failConfigure error // What configure of port b fails with.
+	closed        bool
 }
 
 func newFakeHost(namespaces ...string) *fakeHost {
@@ -186,9 +189,16 @@ type fakeDevice struct {
 	mem   *mem.Port
 	down  error
 	owner string
+	lost  atomic.Uint64 // What sample finds.
+	shown atomic.Uint64
 }
 
+func (d *fakeDevice) sample()         { d.shown.Store(d.lost.Load()) }
+func (d *fakeDevice) dropped() uint64 { return d.shown.Load() }
+
 func (h *fakeHost) changes() <-chan struct{} { return h.poked }
+
+func (h *fakeHost) sweep(func(port, ifName string) bool) {}
 
 func (h *fakeHost) changed() ([]string, bool) { return nil, true }
 
@@ -287,6 +297,27 @@ func (d *fakeDevice) check() error {
 	}
 	return d.down
 }
+
+func (d *fakeDevice) configure(_ context.Context, o order) error {
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	if d.h.failConfigure != nil && d.owner == "b" {
+		return d.h.failConfigure
+	}
+	d.o = o
+	return nil
+}
+
+func (h *fakeHost) probe(_ context.Context, p *config.Port) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.NetNS != "" && !h.namespaces[p.NetNS] {
+		return fmt.Errorf("namespace %s: %w", p.NetNS, attach.ErrNoNamespace)
+	}
+	return nil
+}
+
+func (d *fakeDevice) restore(context.Context) error { return nil }
 
 func (d *fakeDevice) release() error {
 	d.h.mu.Lock()

@@ -71,6 +71,9 @@ func (d *Daemon) RemoveEntry(network, mac string) error {
 		}
 		return nil
 	}
+	if p := d.locals[k]; p != nil {
+		return fail(http.StatusConflict, "it is the address of interface %s, and goes with port %s", p.facts.ifName, p.spec.Name)
+	}
 	if err := n.live.Remove(addr); err != nil {
 		return fail(http.StatusNotFound, "network %s has no entry for %s", network, addr)
 	}

@@ -122,10 +122,22 @@ func (d *Daemon) lookAt(p *port) {
 		return
 	}
 	err := p.dev.check()
+	was := p.facts
+	d.mu.Lock()
+	p.facts = p.dev.facts()
+	d.mu.Unlock()
+	if err == nil {
+		if err := p.dev.restore(d.life); err != nil {
+			d.log.Warn("an interface that was down can't be given its addresses and routes again",
+				zap.String("port", p.spec.Name), zap.Error(err))
+		}
+	}
 	switch {
 	case err == nil && !p.attached:
 		d.reattach(p)
-	case err != nil:
+	case err == nil:
+		d.follow(p, was)
+	default:
 		d.takeDown(p, err)
 		if errors.Is(err, errGone) {
 			d.releaseDevice(p)

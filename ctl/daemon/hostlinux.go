@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,6 +30,8 @@ type machine struct {
 	watcher *attach.Watcher
 	links   linkTable
 	proxy   *proxy.Proxy
+	claimed func(port, ifName string) bool // Nil sweeps nothing.
+	swept   map[attach.ID]bool             // Namespaces; the daemon calls open and sweep one at a time.
 	done    sync.WaitGroup
 	// before is called ahead of each step that makes something; tests have it
 	// fail, to see that nothing is left. Nil does nothing.
@@ -55,7 +58,7 @@ func openMachine(log *zap.Logger) (*machine, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("host: %w", err), own.Close())
 	}
-	m := &machine{log: log, own: own, watcher: w, proxy: proxy.New(proxy.Config{Host: own})}
+	m := &machine{log: log, own: own, watcher: w, proxy: proxy.New(proxy.Config{Host: own}), swept: make(map[attach.ID]bool)}
 	m.links.init()
 	m.done.Go(func() {
 		for e := range w.Events() {
@@ -126,12 +129,18 @@ type link struct {
 	name     string // The port's.
 	p        faulty
 	f        facts
+	mtu      int               // The network's.
+	index    int               // The interface's number in ns.
+	want     attach.Interface  // What configure has set; without a name for a borrowed one.
+	wentDown atomic.Bool       // Its link was set down, and it wasn't configured again since.
+	lost     atomic.Uint64     // Frames that the kernel dropped by the last sample.
 	outer    string            // The host's end of a veth pair.
 	ns       *attach.Namespace // Where the interface is.
 	silence  io.Closer         // Keeps the host's stack off; nil where it isn't kept off.
 	offloads io.Closer         // Keeps offloads off; nil where they are as they were.
 	destroy  func() error      // Removes the interface; nil for one that isn't Heddle's.
 	made     bool              // This swd made the interface, rather than to take it over.
+	borrowed bool              // A packet port's interface: swd sets no MAC, MTU or addresses.
 }
 
 // faulty is a port that can tell why it carries no frames.
@@ -150,6 +159,14 @@ func (l *link) namespace() *attach.Namespace {
 	return l.ns
 }
 
+func (l *link) dropped() uint64 { return l.lost.Load() }
+
+func (l *link) sample() {
+	if t, ok := l.p.(*tap.Port); ok { // A packet port counts them itself.
+		l.lost.Store(t.Dropped())
+	}
+}
+
 func (l *link) check() error {
 	if err := l.ns.Alive(); err != nil {
 		return goneError{err}
@@ -158,10 +175,33 @@ func (l *link) check() error {
 	if errors.Is(err, packet.ErrGone) || errors.Is(err, tap.ErrGone) || errors.Is(err, net.ErrClosed) {
 		return goneError{err}
 	}
+	l.refresh()
 	return err
 }
 
-func (l *link) release() error { return errors.Join(l.letGo(), l.ns.Close()) }
+// refresh looks at what others may have changed of the interface: its name and,
+// of one that isn't Heddle's, its MAC and MTU.
+func (l *link) refresh() {
+	info, err := l.ns.LinkAt(l.index)
+	if err != nil {
+		return // The next check tells.
+	}
+	l.f.ifName = info.Name
+	if l.borrowed {
+		l.f.mac, l.f.mtu = info.MAC.String(), min(l.mtu, info.MTU)
+	}
+}
+
+// release removes the interface if what its namespace was named by leads there
+// no more: nobody could find it to take it over or to remove it, and the
+// namespace may live on.
+func (l *link) release() error {
+	var err error
+	if lost := l.ns.Alive(); errors.Is(lost, attach.ErrNoNamespace) || errors.Is(lost, attach.ErrMoved) {
+		err = l.wipe()
+	}
+	return errors.Join(err, l.letGo(), l.ns.Close())
+}
 
 func (l *link) remove() error { return errors.Join(l.wipe(), l.letGo(), l.ns.Close()) }
 
@@ -216,7 +256,8 @@ func (m *machine) open(ctx context.Context, o order) (device, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
 	defer cancel()
-	l := &link{m: m, ns: ns, name: o.spec.Name}
+	m.sweepOnce(ns, &o.spec)
+	l := &link{m: m, ns: ns, name: o.spec.Name, mtu: o.mtu, borrowed: o.spec.Kind == config.KindPacket}
 	switch o.spec.Kind {
 	case config.KindTAP:
 		err = l.openTAP(ctx, o)
@@ -252,6 +293,68 @@ func (m *machine) reach(ctx context.Context, p *config.Port) error {
 	return ns.Close()
 }
 
+// probe implements host.
+func (m *machine) probe(ctx context.Context, p *config.Port) error {
+	ns, err := m.namespace(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	if p.Kind == config.KindPacket {
+		_, err := ns.Free(p.Interface)
+		return err
+	}
+	was, err := ns.Link(p.IfName)
+	if errors.Is(err, attach.ErrNoLink) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if port, ours := was.Port(); ours && port == p.Name || was.Alias == "" && was.Kind == "tun" && p.Kind == config.KindTAP {
+		return nil
+	}
+	return fmt.Errorf("%s: interface %s: %w", ns, p.IfName, attach.ErrLinkExists)
+}
+
+// sweep implements host.
+func (m *machine) sweep(claimed func(port, ifName string) bool) {
+	m.claimed = claimed
+	m.sweepOnce(m.own, &config.Port{})
+}
+
+// sweepOnce sweeps a namespace that hasn't been swept. The port opening, which
+// is about to be opened there, claims its interfaces too.
+func (m *machine) sweepOnce(ns *attach.Namespace, opening *config.Port) {
+	if m.claimed == nil || m.swept[ns.ID()] {
+		return
+	}
+	m.swept[ns.ID()] = true
+	ours, err := ns.Owned()
+	if err != nil {
+		m.log.Warn("can't look for interfaces that a killed swd left", zap.Stringer("namespace", ns), zap.Error(err))
+	}
+	for _, l := range ours {
+		port, _ := l.Port()
+		if port == opening.Name && hasLink(opening, l.Name) || m.claimed(port, l.Name) {
+			continue
+		}
+		err := ns.Delete(l.Name, port)
+		switch {
+		case err == nil:
+			m.log.Info("removed an interface that a killed swd left", zap.Stringer("namespace", ns), zap.String("interface", l.Name), zap.String("port", port))
+		case !absent(err) && !errors.Is(err, attach.ErrTaken): // Another swd's is its own.
+			m.log.Warn("can't remove an interface that a killed swd left", zap.Stringer("namespace", ns), zap.String("interface", l.Name), zap.Error(err))
+		}
+	}
+}
+
+// hasLink tells whether the port has an interface of that name, in whichever
+// namespace.
+func hasLink(p *config.Port, ifName string) bool {
+	return p.WithDefaults().IfName == ifName || p.Kind == config.KindVeth && attach.HostName(p.Name) == ifName
+}
+
 // discard implements host.
 func (m *machine) discard(ctx context.Context, o order) error {
 	name, port := o.spec.IfName, o.spec.Name
@@ -279,14 +382,36 @@ func (m *machine) discard(ctx context.Context, o order) error {
 	return nil
 }
 
-// configure gives the container's interface what the order says.
+// configure implements device.
 func (l *link) configure(ctx context.Context, o order) error {
-	l.f = facts{ifName: o.spec.IfName, mac: o.mac.String(), mtu: o.mtu}
-	return l.m.step("configure", func() error {
-		return l.ns.Configure(ctx, attach.Interface{
-			Name: o.spec.IfName, MAC: o.mac, MTU: o.mtu, Addresses: o.ips, DefaultRoutes: o.routes,
-		})
-	})
+	if l.borrowed {
+		l.mtu = o.mtu
+		l.refresh()
+		return nil
+	}
+	name := o.spec.IfName
+	if l.f.ifName != "" { // It may have been renamed.
+		name = l.f.ifName
+	}
+	want := attach.Interface{Name: name, MAC: o.mac, MTU: o.mtu, Addresses: o.ips, DefaultRoutes: o.routes}
+	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
+	defer cancel()
+	err := l.m.step("configure", func() error { return l.ns.Configure(ctx, want) })
+	if err == nil {
+		l.want, l.f = want, facts{ifName: name, mac: o.mac.String(), mtu: o.mtu}
+	}
+	return err
+}
+
+// restore implements device.
+func (l *link) restore(ctx context.Context) error {
+	if !l.wentDown.Swap(false) || l.borrowed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
+	defer cancel()
+	l.want.Name = l.f.ifName // It may have been renamed.
+	return l.ns.Configure(ctx, l.want)
 }
 
 // openTAP makes the TAP or takes it over. One that somebody else made and left
@@ -378,6 +503,7 @@ func (l *link) openPacket(o order) error {
 	if err != nil {
 		return err
 	}
+	l.f.shared = used
 	if used {
 		l.m.log.Warn("the interface has an address: the host's own stack goes on answering on it",
 			zap.String("port", o.spec.Name), zap.String("interface", name))

@@ -468,3 +468,65 @@ func TestOwnNamespace(t *testing.T) {
 		t.Errorf("left\n%s\nwas\n%s", after, before)
 	}
 }
+
+// TestSweep: what a killed swd made for ports that it hadn't saved is removed,
+// in its own namespace at the start and in others when a port comes there; what
+// ports claim, a process holds, or isn't Heddle's stays.
+func TestSweep(t *testing.T) {
+	host, a, b := newNS(t, "host"), newNS(t, "a"), newNS(t, "b")
+	dir := t.TempDir()
+	d, _ := startIn(t, dir, host)
+	d.addNet()
+	d.must("POST", api.PathPorts, config.Port{Name: "kept", Network: "net", NetNS: netns(a), Kind: config.KindVeth}, nil)
+	d.must("POST", api.PathPorts, config.Port{Name: "host", Network: "net", IfName: "host0"}, nil)
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	// A kill between making and saving.
+	killed := machineIn(t, host)
+	for _, s := range []config.Port{
+		{Name: "v", NetNS: netns(b), Kind: config.KindVeth, IfName: "v0"},
+		{Name: "t", NetNS: netns(b)},
+		{Name: "h", IfName: "h0"},
+		{Name: "kept", NetNS: netns(a), IfName: "eth9"}, // Of an earlier shape of the port.
+	} {
+		dev, err := killed.open(context.Background(), order{spec: s.WithDefaults(), mac: attach.StableMAC("n", s.Name), mtu: 1500, workers: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := dev.release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := killed.close(); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, host, "link", "add", "foreign", "type", "bridge")
+	has := func(ns, want, not string) {
+		t.Helper()
+		links := ip(t, ns, "-o", "link")
+		for _, name := range strings.Fields(want) {
+			if !strings.Contains(links, " "+name+":") && !strings.Contains(links, " "+name+"@") {
+				t.Errorf("%s: no %s in\n%s", ns, name, links)
+			}
+		}
+		for _, name := range strings.Fields(not) {
+			if strings.Contains(links, " "+name+":") || strings.Contains(links, " "+name+"@") {
+				t.Errorf("%s: %s is left in\n%s", ns, name, links)
+			}
+		}
+	}
+	has(host, "hd-kept hd-v h0 host0 foreign", "")
+	has(b, "v0 eth0", "")
+	d, _ = startIn(t, dir, host)
+	has(host, "hd-kept host0 foreign", "hd-v h0")
+	has(a, "eth0", "eth9")
+	has(b, "eth0", "v0")
+	d.must("POST", api.PathPorts, config.Port{Name: "new", Network: "net", NetNS: netns(b), IfName: "new0"}, nil)
+	has(b, "new0", "eth0")
+	for _, p := range d.Ports() {
+		if p.State != api.StateUp {
+			t.Errorf("%+v", p)
+		}
+	}
+}

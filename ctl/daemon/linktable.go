@@ -69,6 +69,9 @@ func (t *linkTable) note(e attach.LinkEvent) {
 	switch e.Kind {
 	case attach.Resync:
 		t.all = true
+		for l := range t.places {
+			l.wentDown.Store(true) // Nobody knows.
+		}
 		t.signal()
 	case attach.NamespaceEnded:
 		for p, l := range t.at {
@@ -78,6 +81,9 @@ func (t *linkTable) note(e attach.LinkEvent) {
 		}
 	case attach.LinkChanged, attach.LinkDeleted:
 		if l := t.at[place{e.NS, e.Link.Index}]; l != nil {
+			if !e.Link.Up && t.places[l][0].index == e.Link.Index {
+				l.wentDown.Store(true)
+			}
 			t.mark(l)
 		}
 	}
@@ -110,12 +116,13 @@ func (t *linkTable) changed() (ports []string, all bool) {
 	return ports, all
 }
 
-// locate looks up where the link's interfaces are.
+// locate looks up where the link's interfaces are, the container's first.
 func (l *link) locate() ([]place, error) {
 	info, err := l.ns.Link(l.f.ifName)
 	if err != nil {
 		return nil, err
 	}
+	l.index = info.Index
 	places := []place{{l.ns.ID(), info.Index}}
 	if l.outer != "" {
 		if info, err = l.m.own.Link(l.outer); err != nil {

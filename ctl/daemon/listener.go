@@ -132,7 +132,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 func refuse(c net.Conn) {
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(refusalGrace))
-	body := fmt.Sprintf(`{"what":"connect","why":"swd already serves %d clients","hint":"end one, as an idle capture or events --follow"}`+"\n", maxClients)
+	body := fmt.Sprintf(`{"what":"","why":"swd already serves %d clients","hint":"try again, or end one: an idle swctl capture or swctl events --follow"}`+"\n", maxClients)
 	_, err := fmt.Fprintf(c, "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		len(body), body)
 	if err != nil {

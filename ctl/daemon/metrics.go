@@ -76,6 +76,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(metricCreated, conns.Created)
 	count(metricNoConn, conns.Refused)
 
+	d.sample("")
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	for name, u := range d.uplinks {

@@ -9,9 +9,10 @@ import (
 	"heddle/ctl/config"
 )
 
-// TestTwoDaemons: a second swd in the same namespace, whose ports have the
-// names of the first's, takes nothing from it, whatever becomes of its own.
-func TestTwoDaemons(t *testing.T) {
+// TestDaemonsBesideEachOther: another swd in the same namespace takes nothing
+// from the first, whatever becomes of its own ports, whose names may be the
+// first's.
+func TestDaemonsBesideEachOther(t *testing.T) {
 	host, a, b := newNS(t, "host"), newNS(t, "a"), newNS(t, "b")
 	ports := []config.Port{
 		{Name: "web", Network: "net", NetNS: netns(a), Kind: config.KindVeth, IPs: []string{"198.18.0.2/24"}},
@@ -47,6 +48,17 @@ func TestTwoDaemons(t *testing.T) {
 		if err == nil || status != http.StatusUnprocessableEntity || !strings.Contains(err.Why, "taken") && !strings.Contains(err.Why, "open") {
 			t.Errorf("%+v: %d %v", p, status, err)
 		}
+	}
+	// A third has ports of its own in the containers, and knows nothing of the
+	// first's there.
+	third, _ := startIn(t, t.TempDir(), host)
+	third.addNet()
+	for _, p := range []config.Port{
+		{Name: "x", Network: "net", NetNS: netns(a), IfName: "eth1"},
+		{Name: "y", Network: "net", NetNS: netns(b), IfName: "eth1", Kind: config.KindVeth},
+	} {
+		third.must("POST", api.PathPorts, p, nil)
+		third.must("DELETE", api.PathPorts+"/"+p.Name, nil, nil)
 	}
 	if after := snapshot(t, host) + snapshot(t, a) + snapshot(t, b); stable(after) != stable(before) {
 		t.Errorf("after\n%s\nwas\n%s", after, before)

@@ -119,47 +119,67 @@ func (d *Daemon) dropNetwork(name string) error {
 	return nil
 }
 
-// changeNetwork makes a network what spec says. Ports whose interfaces follow
-// from it are taken down and come back with the new settings.
+// changeNetwork makes a network what spec says. The interfaces of its ports
+// follow; with another VNI they are taken down and come back.
 func (d *Daemon) changeNetwork(spec config.Network) error {
 	n := d.networks[spec.Name]
 	old, next := n.want(), spec.WithDefaults()
-	anew := old.VNI != next.VNI
-	reopen := anew || old.MTU != next.MTU || !slices.Equal(old.Gateways, next.Gateways)
 	ports := d.portsOf(spec.Name)
-	if !reopen {
+	if old.VNI == next.VNI {
+		before := n.spec
 		if err := n.live.Configure(settings(spec)); err != nil {
 			return fail(http.StatusConflict, "%w", err)
 		}
-	}
-	if reopen {
-		for _, p := range ports {
-			d.takeDown(p, errors.New("its network is being changed"))
-			d.releaseDevice(p)
+		d.setNetworkSpec(n, spec)
+		if old.MTU == next.MTU && slices.Equal(old.Gateways, next.Gateways) {
+			return nil
 		}
-	}
-	var err error
-	switch {
-	case anew:
-		if err = d.dropNetwork(spec.Name); err == nil {
-			if err = d.makeNetwork(spec); err != nil {
-				err = errors.Join(err, d.makeNetwork(n.spec))
-			}
+		err := d.adjustAll(ports)
+		if err != nil {
+			d.setNetworkSpec(n, before)
+			err = errors.Join(err, n.live.Configure(settings(before)), d.adjustAll(ports))
 		}
-	case reopen:
-		err = n.live.Configure(settings(spec))
+		return err
 	}
+	for _, p := range ports {
+		d.takeDown(p, errors.New("its network is being changed"))
+		d.releaseDevice(p)
+	}
+	err := d.dropNetwork(spec.Name)
 	if err == nil {
-		d.mu.Lock()
-		d.networks[spec.Name].spec = spec
-		d.mu.Unlock()
-	}
-	if reopen {
-		for _, p := range ports {
-			d.bringUp(p)
+		if err = d.makeNetwork(spec); err != nil {
+			err = errors.Join(err, d.makeNetwork(n.spec))
 		}
+	}
+	for _, p := range ports {
+		d.bringUp(p)
 	}
 	return err
+}
+
+func (d *Daemon) setNetworkSpec(n *network, spec config.Network) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n.spec = spec
+}
+
+// adjustAll has the devices of ports follow their network's spec; one that
+// fails already is opened anew. It stops at the first that refuses.
+func (d *Daemon) adjustAll(ports []*port) error {
+	for _, p := range ports {
+		if p.dev == nil {
+			continue // It is opened as the network is then.
+		}
+		if err := p.dev.check(); err != nil {
+			d.takeDown(p, err)
+			d.releaseDevice(p)
+			continue
+		}
+		if err := d.adjust(d.life, p); err != nil {
+			return about("port "+p.spec.Name, err)
+		}
+	}
+	return nil
 }
 
 // chooseVNI gives a network that has none the lowest that is free.

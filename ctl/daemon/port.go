@@ -7,12 +7,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"heddle/ctl/attach"
 	"heddle/ctl/config"
 	"heddle/dataplane"
+	"heddle/dataplane/wire"
 	vswitch "heddle/switch"
 )
 
@@ -22,9 +24,10 @@ type port struct {
 	id   dataplane.PortID
 	spec config.Port // As asked for, with automatic addresses decided.
 
-	dev      device // Nil while it can't be opened.
-	facts    facts  // Of dev, or of the last one.
-	attached bool   // The engine and the network have it.
+	dev      device   // Nil while it can't be opened.
+	facts    facts    // Of dev, or of the last one.
+	attached bool     // The engine and the network have it.
+	local    wire.MAC // The interface's own address while it is shared and attached; else 0.
 
 	down  error     // Why it isn't attached; nil if it is.
 	since time.Time // Of the last change between up and down.
@@ -117,7 +120,7 @@ func (d *Daemon) makePort(ctx context.Context, spec config.Port, on onFailure) e
 	if p.id, err = d.freeID(); err != nil {
 		return err
 	}
-	late := on == keepFailed && d.starting && (spec.Container != "" || time.Since(d.started) > startTime)
+	late := on == keepFailed && d.starting != nil && (spec.Container != "" || time.Since(d.starting.begun) > startTime)
 	if err = errStarting; !late {
 		err = d.openDevice(ctx, p)
 	}
@@ -216,6 +219,18 @@ func (d *Daemon) openDevice(ctx context.Context, p *port) error {
 	return nil
 }
 
+// role returns what a port is on its network: the one that has a gateway's
+// address is the gateway. The caller holds change.
+func (d *Daemon) role(p *port) vswitch.Role {
+	for _, s := range p.spec.IPs {
+		ip, err := config.ParseIP(s)
+		if err == nil && slices.Contains(d.networks[p.spec.Network].spec.Gateways, ip.Addr()) {
+			return vswitch.Gateway
+		}
+	}
+	return vswitch.Ordinary
+}
+
 // attachDevice is wire for who doesn't hold wiring.
 func (d *Daemon) attachDevice(p *port) error {
 	d.wiring.Lock()
@@ -229,7 +244,7 @@ func (d *Daemon) attachDevice(p *port) error {
 func (d *Daemon) wire(p *port) error {
 	n := d.networks[p.spec.Network].live
 	outer := d.mirrored(p)
-	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu}); err != nil {
+	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu, Role: d.role(p)}); err != nil {
 		return err
 	}
 	err := d.engine.Attach(p.id, outer, n)
@@ -242,6 +257,7 @@ func (d *Daemon) wire(p *port) error {
 		d.unwire(p)
 		return err
 	}
+	d.setLocal(p)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p.attached, p.down = true, nil
@@ -258,6 +274,7 @@ func (d *Daemon) detach(p *port) {
 
 // unwire is detach for who holds wiring.
 func (d *Daemon) unwire(p *port) {
+	d.clearLocal(p)
 	_ = d.networks[p.spec.Network].live.Detach(p.id)
 	d.engine.Detach(p.id)
 	d.mu.Lock()
@@ -308,7 +325,7 @@ func (d *Daemon) dropPort(p *port) error {
 	} else {
 		ctx, cancel := context.WithTimeout(d.life, usableTimeout)
 		defer cancel()
-		if d.starting {
+		if d.starting != nil {
 			cancel() // No engine is asked: what is left is swept when the container is seen.
 		}
 		var o order
@@ -328,7 +345,8 @@ func (d *Daemon) dropPort(p *port) error {
 
 // carry adds the counts of a device that is about to go to the port's.
 func (d *Daemon) carry(p *port) {
-	t := p.dev.port().Counters().Totals()
+	p.dev.sample()
+	t := deviceTotals(p.dev)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	addTotals(&p.carried, &t)
@@ -338,10 +356,34 @@ func (d *Daemon) carry(p *port) {
 func (p *port) totals() dataplane.Totals {
 	t := p.carried
 	if p.dev != nil {
-		now := p.dev.port().Counters().Totals()
+		now := deviceTotals(p.dev)
 		addTotals(&t, &now)
 	}
 	return t
+}
+
+// deviceTotals returns the counts of a device, with what the kernel dropped.
+func deviceTotals(dev device) dataplane.Totals {
+	t := dev.port().Counters().Totals()
+	t.Drops[dataplane.RxKernel] += dev.dropped()
+	return t
+}
+
+// sample asks the kernel for the drops that only it knows, of one port or, for
+// an empty name, of all, so that totals has them. The caller holds no lock: the
+// kernel may take its time.
+func (d *Daemon) sample(name string) {
+	var devices []device
+	d.mu.RLock()
+	for _, p := range d.ports {
+		if p.dev != nil && (name == "" || p.spec.Name == name) {
+			devices = append(devices, p.dev)
+		}
+	}
+	d.mu.RUnlock()
+	for _, dev := range devices {
+		dev.sample()
+	}
 }
 
 func addTotals(sum, t *dataplane.Totals) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"heddle/ctl/api"
 	"heddle/ctl/config"
@@ -15,10 +16,13 @@ import (
 // query reads a request's parameters, each at most once, and refuses others
 // than the known ones.
 func query(r *http.Request, known ...string) (map[string]string, error) {
+	if len(known) == 0 && len(r.URL.Query()) > 0 {
+		return nil, fail(http.StatusBadRequest, "the path takes no parameters")
+	}
 	q := make(map[string]string, len(known))
 	for name, values := range r.URL.Query() {
 		if !slices.Contains(known, name) {
-			return nil, fail(http.StatusBadRequest, "there is no parameter %s: want one of %v", printable(name), known)
+			return nil, fail(http.StatusBadRequest, "there is no parameter %s: want %s", printable(name), strings.Join(known, " or "))
 		}
 		if len(values) > 1 {
 			return nil, fail(http.StatusBadRequest, "parameter %s is given %d times", name, len(values))
@@ -75,18 +79,21 @@ func (d *Daemon) deleteFDB(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	mac, one := q["mac"]
-	if !one {
-		return nil, flushed(d.Flush(q["network"], q["port"]))
-	}
+	mac := q["mac"]
 	if q["port"] != "" {
 		return nil, fail(http.StatusBadRequest, "mac and port don't go together")
 	}
 	return nil, about(printable(mac), d.RemoveEntry(q["network"], mac))
 }
 
-// flushed drops the count: a flush that found nothing has done what was asked.
-func flushed(_ int, err error) error { return err }
+// flushFDB drops the count: a flush that found nothing has done what was asked.
+func (d *Daemon) flushFDB(r *http.Request) (any, error) {
+	q, err := query(r, "network", "port")
+	if err == nil {
+		_, err = d.Flush(q["network"], q["port"])
+	}
+	return nil, err
+}
 
 // getFDB streams the entries: there may be a million.
 func (d *Daemon) getFDB(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +105,7 @@ func (d *Daemon) getFDB(w http.ResponseWriter, r *http.Request) {
 		d.answerError(w, "fdb ls", err)
 		return
 	}
-	out := bufio.NewWriterSize(stream(w, "application/json"), 64<<10)
+	out := bufio.NewWriterSize(stream(w, api.TypeJSON), 64<<10)
 	separator := "["
 	err = d.eachEntry(q["network"], func(e api.Entry) error {
 		b, err := json.Marshal(e)
@@ -133,7 +140,7 @@ func (d *Daemon) getEvents(w http.ResponseWriter, r *http.Request) {
 		d.answerError(w, "events", err)
 		return
 	}
-	s := stream(w, "application/x-ndjson")
+	s := stream(w, api.TypeLines)
 	write := func(events []api.Event) error {
 		for _, e := range events {
 			b, err := json.Marshal(e)

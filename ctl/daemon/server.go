@@ -50,12 +50,13 @@ func (d *Daemon) newServer() *http.Server {
 	}
 }
 
-// guard stands before all routes: it turns away who is not root, not swd's own
-// user and not let in by the socket's mode, logs changes with who asked for
-// them, and answers a panic with 500.
+// guard stands before all routes. Who may connect is decided by the kernel, by
+// the socket's owner, group and mode; guard turns away only a peer that it
+// can't name, and answers a panic with
+// 500.
 func (d *Daemon) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, known := r.Context().Value(peerKey{}).(peer)
+		_, known := r.Context().Value(peerKey{}).(peer)
 		defer func() {
 			v := recover()
 			if v == nil {
@@ -68,12 +69,10 @@ func (d *Daemon) guard(next http.Handler) http.Handler {
 			d.answerError(w, r.Method+" "+r.URL.Path, fail(http.StatusInternalServerError, "swd failed inside: %v; its log has more", v))
 		}()
 		if !known {
-			d.answerError(w, "connect", fail(http.StatusForbidden, "who you are can't be told"))
+			d.answerError(w, "", fail(http.StatusForbidden, "who you are can't be told"))
 			return
 		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			d.log.Info("change asked for", zap.String("method", r.Method), zap.String("path", r.URL.RequestURI()),
-				zap.Int32("pid", p.pid), zap.Uint32("uid", p.uid), zap.Uint32("gid", p.gid))
 			deadline := time.Now().Add(changeTimeout)
 			_ = http.NewResponseController(w).SetWriteDeadline(deadline)
 		}
@@ -86,22 +85,38 @@ type handler struct {
 	what   string // The operation and its object for errors, `port add`.
 	status int    // Of a success; 0 means 200.
 	do     func(r *http.Request) (any, error)
+	params bool // do reads the query's parameters; else there must be none.
 }
 
 // handle adapts a handler to the mux. what may name the object by the path's
 // {name}.
 func (d *Daemon) handle(mux *http.ServeMux, pattern string, h handler) {
-	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc(pattern, d.serve(h))
+}
+
+// serve adapts a handler to net/http.
+func (d *Daemon) serve(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		what := h.what
 		if name := r.PathValue("name"); name != "" {
 			what += " " + printable(name)
 		}
-		v, err := h.do(r)
+		var v any
+		var err error
+		if !h.params {
+			_, err = query(r)
+		}
+		if err == nil {
+			v, err = h.do(r)
+		}
+		var n named
+		if errors.As(err, &n) && n.name != "" {
+			what += " " + n.name
+		} else if name := nameOf(v); name != "" && r.PathValue("name") == "" {
+			what += " " + name
+		}
+		d.audit(r, what, err)
 		if err != nil {
-			var n named
-			if errors.As(err, &n) && n.name != "" {
-				what += " " + n.name
-			}
 			d.answerError(w, what, err)
 			return
 		}
@@ -114,7 +129,37 @@ func (d *Daemon) handle(mux *http.ServeMux, pattern string, h handler) {
 			return
 		}
 		answer(w, status, v)
-	})
+	}
+}
+
+// audit logs a change, by its operation and object, with who asked for it and
+// what came of it; a GET is none.
+func (d *Daemon) audit(r *http.Request, what string, err error) {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return
+	}
+	p, _ := r.Context().Value(peerKey{}).(peer)
+	fields := []zap.Field{zap.String("what", what), zap.String("path", printable(r.URL.RequestURI())),
+		zap.Int32("pid", p.pid), zap.Uint32("uid", p.uid), zap.Uint32("gid", p.gid)}
+	if err != nil {
+		d.log.Warn("change refused", append(fields, zap.Error(err))...)
+		return
+	}
+	d.log.Info("change done", fields...)
+}
+
+// nameOf returns the name of an object that is answered with; empty if it has
+// none.
+func nameOf(v any) string {
+	switch v := v.(type) {
+	case api.Network:
+		return v.Name
+	case api.Port:
+		return v.Name
+	case api.Entry:
+		return v.MAC
+	}
+	return ""
 }
 
 // named is an error that knows which object the request was about.
@@ -195,8 +240,15 @@ func (d *Daemon) routes() http.Handler {
 
 	mux.HandleFunc("GET "+api.PathFDB, d.getFDB)
 	d.handle(mux, "POST "+api.PathFDB, handler{what: "fdb add", status: http.StatusCreated, do: d.postFDB})
-	d.handle(mux, "DELETE "+api.PathFDB, handler{what: "fdb rm", do: d.deleteFDB})
-	d.handle(mux, "GET "+api.PathDrops, handler{what: "drops", do: d.getDrops})
+	remove, flush := d.serve(handler{what: "fdb rm", do: d.deleteFDB, params: true}), d.serve(handler{what: "fdb flush", do: d.flushFDB, params: true})
+	mux.HandleFunc("DELETE "+api.PathFDB, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("mac") {
+			remove(w, r)
+		} else {
+			flush(w, r)
+		}
+	})
+	d.handle(mux, "GET "+api.PathDrops, handler{what: "drops", do: d.getDrops, params: true})
 	mux.HandleFunc("GET "+api.PathEvents, d.getEvents)
 	mux.HandleFunc("GET "+api.PathCapture, d.getCapture)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -206,7 +258,9 @@ func (d *Daemon) routes() http.Handler {
 				err = fail(http.StatusMethodNotAllowed, "the path has no such method")
 			}
 		}
-		d.answerError(w, r.Method+" "+printable(r.URL.Path), err)
+		what := r.Method + " " + printable(r.URL.Path)
+		d.audit(r, what, err)
+		d.answerError(w, what, err)
 	})
 	return mux
 }
@@ -242,7 +296,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		status, b = http.StatusInternalServerError, []byte(`{"what":"answer","why":"it can't be written as JSON"}`)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", api.TypeJSON)
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n'))
 }

@@ -46,7 +46,7 @@ func TestClientsAreBounded(t *testing.T) {
 	}
 	defer res.Body.Close()
 	var e api.Error
-	if err := json.NewDecoder(res.Body).Decode(&e); err != nil || res.StatusCode != 429 || !strings.Contains(e.Why, "64 clients") {
+	if err := json.NewDecoder(res.Body).Decode(&e); err != nil || res.StatusCode != 429 || e.What != "" || !strings.Contains(e.Why, "64 clients") || e.Hint == "" {
 		t.Errorf("%d %+v %v", res.StatusCode, e, err)
 	}
 	if n := d.listener.refused.Load(); n != 1 {

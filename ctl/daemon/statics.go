@@ -94,6 +94,9 @@ func (t *staticTable) list() []config.Static {
 // attached, in the FDB; of a port that is down it is made when that comes up.
 // On failure all is as before. The caller holds change.
 func (d *Daemon) setStatic(k station, s config.Static) error {
+	if p := d.locals[k]; p != nil && p.spec.Name != s.Port {
+		return fail(http.StatusConflict, "%s is the address of interface %s, and so of port %s", k.mac, p.facts.ifName, p.spec.Name)
+	}
 	was, had := d.statics.all[k]
 	if had {
 		if err := d.removeStatic(k); err != nil {
@@ -121,6 +124,11 @@ func (d *Daemon) removeStatic(k station) error {
 	if n := d.networks[k.network]; n != nil {
 		if err := n.live.Remove(k.mac); err != nil && !errors.Is(err, vswitch.ErrUnknown) {
 			return fmt.Errorf("network %s: %w", k.network, err)
+		}
+		if p := d.locals[k]; p != nil {
+			if err := n.live.AddStatic(k.mac, p.id); err != nil {
+				return fmt.Errorf("network %s: %w", k.network, err)
+			}
 		}
 	}
 	d.mu.Lock()

@@ -102,9 +102,7 @@ func TestManyStatics(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = start(t, dir, h, roomy)
-	if n := d.Status().MACs; n != config.MaxStatics {
-		t.Errorf("%d entries in the FDB after a restart", n)
-	}
+	await(t, "the entries are there after a restart", func() bool { return d.Status().MACs == config.MaxStatics })
 	_, err := d.AddStatic(config.Static{MAC: "02:11:00:00:00:00", Network: "net", Port: "a"})
 	if err == nil || !strings.Contains(err.Error(), "no more fit") {
 		t.Errorf("one more: %v", err)

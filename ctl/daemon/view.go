@@ -14,6 +14,7 @@ import (
 // Status returns the daemon at a glance.
 func (d *Daemon) Status() api.Status {
 	macs := d.sw.Stats()
+	d.sample("")
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	s := api.Status{
@@ -139,6 +140,7 @@ func (n *network) hidden() int {
 
 // Ports returns all ports, by name.
 func (d *Daemon) Ports() []api.Port {
+	d.sample("")
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	all := make([]api.Port, 0, len(d.ports))
@@ -151,6 +153,7 @@ func (d *Daemon) Ports() []api.Port {
 
 // Port returns one port.
 func (d *Daemon) Port(name string) (api.Port, error) {
+	d.sample(name)
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	p := d.ports[name]
@@ -195,6 +198,7 @@ func (d *Daemon) viewPort(p *port) api.Port {
 // name: also at ports that were removed. The reasons are in the order in which
 // a frame meets them; those that never happened are left out.
 func (d *Daemon) Drops(port string) ([]api.DropCount, error) {
+	d.sample(port)
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	var t dataplane.Totals

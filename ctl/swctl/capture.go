@@ -25,6 +25,9 @@ func (p *program) captureCommand() *cobra.Command {
 caught or Ctrl-C. FILTER is an expression as tcpdump takes, without host names and byte
 expressions (tcp[13]).
 
+Frames that couldn't be kept are counted as missed. That is before the filter:
+of all frames, also those that it would have left out.
+
 Without -w it writes to stdout, unless that is a terminal. When the disk is
 full, the file is cut back to its last whole frame and can be read.`,
 		Example: `  swctl capture web -w web.pcapng -c 100

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"heddle/ctl/client"
+	"heddle/ctl/config"
 )
 
 // socketEnv names the socket where --socket doesn't.
@@ -60,7 +61,7 @@ Exit codes: 0 done; 1 refused or failed; 2 bad usage; 3 swd can't be reached.`,
 	flags.StringVar(&p.socket, "socket", socket, "swd's unix socket, also by "+socketEnv)
 	flags.VarP(&p.output, "output", "o", "how to print: table or json")
 	complete(root, "output", fixed(string(formatTable), string(formatJSON)))
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return err })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.AddCommand(
 		p.statusCommand(), p.versionCommand(), p.dropsCommand(), p.applyCommand(), p.exportCommand(),
 		p.networkCommand(), p.portCommand(), p.fdbCommand(),
@@ -68,6 +69,16 @@ Exit codes: 0 done; 1 refused or failed; 2 bad usage; 3 swd can't be reached.`,
 		p.eventsCommand(), p.captureCommand(), completionCommand(),
 	)
 	return root
+}
+
+// flagError names the flag of a value that it can't have, and says why in the
+// user's words.
+func flagError(err error) error {
+	var bad *pflag.InvalidValueError
+	if errors.As(err, &bad) {
+		return fmt.Errorf("--%s: %w", bad.GetFlag().Name, config.NumberError(bad.Unwrap()))
+	}
+	return err
 }
 
 // client returns a client of the swd that the flags name.

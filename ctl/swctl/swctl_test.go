@@ -215,11 +215,13 @@ func TestBadUsage(t *testing.T) {
 		{"port add web", `port add: required flag(s) "network" not set`},
 		{"port add web --network=", "port add: --network is given but empty"},
 		{"port add web --network blue --ip=", "port add: --ip is given but empty"},
-		{"port add web --network blue --pid x", `port add: invalid argument "x" for "--pid"`},
+		{"port add web --network blue --pid x", "port add: --pid: \"x\" is no number\n"},
+		{"port add web --network blue --pid 99999999999999999999", "port add: --pid: \"99999999999999999999\" is too far from 0\n"},
+		{"port add web --network blue --default-route=x", "port add: --default-route: \"x\" is neither true nor false\n"},
 		{"port add web --network blue --pid 1 --netns /x", "port add: "},
 		{"port show", "port show: NAME is missing"},
-		{"network add blue --vni x", "network add: "},
-		{"network add blue --ageing 5", "network add: "},
+		{"network add blue --vni x", "network add: --vni: "},
+		{"network add blue --ageing 5", "network add: --ageing: "},
 		{"fdb add 02:00:00:00:00:05 --network blue", `fdb add: required flag(s) "port" not set`},
 		{"fdb rm --network blue", "fdb rm: MAC is missing"},
 		{"uplink add wan", `uplink add: required flag(s) "interface" not set`},
@@ -237,7 +239,8 @@ func TestBadUsage(t *testing.T) {
 		{"port ls -o xml", "want table or json"},
 		{"capture", "capture: want a PORT, --network NET or --uplink UP"},
 		{"capture --network blue --uplink wan -w -", "capture: "},
-		{"capture web -w - -c -1", "capture: "},
+		{"capture web -w - -c -1", "capture: --count: \"-1\" is no whole number from 0 up\n"},
+		{"capture web -w - --snaplen abc", "capture: --snaplen: \"abc\" is no whole number from 0 up\n"},
 		{"completion", "completion: the shell is missing"},
 		{"completion tcsh", `completion: invalid argument "tcsh"`},
 	} {
@@ -265,6 +268,7 @@ func TestRefused(t *testing.T) {
 		"GET /v1/conns?network=x":     {status: 404, body: `{"what":"conn ls","why":"there is no network x"}`},
 		"GET /v1/ports":               {status: 200, body: `[{"name":`},
 		"GET /v1/networks":            {status: 502, body: "<html>"},
+		"GET /v1/drops":               {status: 429, body: `{"what":"","why":"swd already serves 64 clients","hint":"end one"}`},
 		"DELETE /v1/fdb?mac=02%3A00%3A00%3A00%3A00%3A05&network=blue": {status: 404, body: `{"what":"fdb rm","why":"no entry"}`},
 	})
 	for _, c := range []struct{ args, stderr string }{
@@ -273,6 +277,7 @@ func TestRefused(t *testing.T) {
 		{"network rm web --if-exists", "error: network rm web: 1 ports are on it\n"},
 		{"fdb rm 02:00:00:00:00:05 --network blue", "error: fdb rm: no entry\n"},
 		{"port ls", "error: port ls: swd ended the connection before its answer was whole; its log may say why: unexpected EOF\n"},
+		{"drops", "error: drops: swd already serves 64 clients\nhint: end one\n"},
 		{"network ls", "error: GET /v1/networks: an answer that is none of swd's: 502 Bad Gateway\nhint: is it swd that listens there, and of the same version?\n"},
 		{"port rm Web", "error: port rm Web: \"Web\" is no name: want 1 to 63 of a-z, 0-9, '_', '.' and '-', beginning with a letter or digit\n"},
 		{"port show ..", "error: port show ..: \"..\" is no name: want 1 to 63 of a-z, 0-9, '_', '.' and '-', beginning with a letter or digit\n"},
@@ -302,7 +307,7 @@ func TestApplyErrors(t *testing.T) {
 	f := newFakeSwd(t, nil)
 	got := f.swctlWith(t.Context(), "networks:\n  - name: Blue\n    mtu: 1\n", "apply", "-f", "-")
 	expect(t, got, outcome{1, "", `error: apply: stdin: line 2:11: networks[0].name: "Blue" is no name: want 1 to 63 of a-z, 0-9, '_', '.' and '-', beginning with a letter or digit
-error: apply: stdin: line 3:10: networks[0].mtu: 1 is out of range: want 68 to 65535
+error: apply: stdin: line 3:10: networks[0].mtu: 1 is out of range: want 68 to 65521
 `})
 	if asked := f.requests(); len(asked) > 0 {
 		t.Errorf("swd was asked %q", asked)

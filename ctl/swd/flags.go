@@ -49,6 +49,10 @@ func fromEnvironment(s *pflag.FlagSet, lookup func(string) (string, bool)) error
 		name := "SWD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		if v, ok := lookup(name); ok {
 			if err := s.Set(f.Name, v); err != nil {
+				var bad *pflag.InvalidValueError
+				if errors.As(err, &bad) {
+					err = config.NumberError(bad.Unwrap())
+				}
 				errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			}
 		}

@@ -14,8 +14,10 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
+	"heddle/ctl/config"
 	"heddle/ctl/daemon"
 )
 
@@ -85,7 +87,13 @@ func command(stdout io.Writer) *cobra.Command {
 		},
 	}
 	cmd.SetVersionTemplate("swd {{.Version}}\n")
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		var bad *pflag.InvalidValueError
+		if errors.As(err, &bad) {
+			err = fmt.Errorf("--%s: %w", bad.GetFlag().Name, config.NumberError(bad.Unwrap()))
+		}
+		return usageError{err}
+	})
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	f.define(cmd.Flags())
 	return cmd

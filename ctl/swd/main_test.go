@@ -41,7 +41,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{args: []string{"--version"}, out: "swd unknown"},
 		{args: []string{"--help"}, out: "--socket-group NAME"},
-		{args: []string{"--workers", "many"}, code: 2, out: "--workers"},
+		{args: []string{"--workers", "many"}, code: 2, out: "swd: --workers: \"many\" is no number\n"},
 		{args: []string{"--workers", "-1"}, code: 2, out: "--workers -1: want 1 to"},
 		{args: []string{"--workers", "65"}, code: 2, out: "--workers 65"},
 		{args: []string{"--color"}, code: 2, out: "unknown flag"},
@@ -50,7 +50,7 @@ func TestUsage(t *testing.T) {
 		{args: []string{"--log-format", "xml"}, code: 2, out: "--log-format xml"},
 		{args: []string{"--max-macs", "-5"}, code: 2, out: "--max-macs -5"},
 		{args: []string{"--socket", ""}, code: 2, out: "need a path"},
-		{env: map[string]string{"SWD_WORKERS": "many"}, code: 2, out: "SWD_WORKERS"},
+		{env: map[string]string{"SWD_WORKERS": "many"}, code: 2, out: "swd: SWD_WORKERS: \"many\" is no number\n"},
 		{args: []string{"--config", "/nonexistent", "--socket", "SOCK", "--state-dir", "STATE"}, code: 1, out: "error: swd: config: open /nonexistent"},
 		{args: []string{"--metrics", "nonsense", "--socket", "SOCK", "--state-dir", "STATE"}, code: 1, out: "error: swd: metrics"},
 	} {

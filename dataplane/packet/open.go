@@ -24,16 +24,19 @@ type Config struct {
 	// open. A veth does so anyway.
 	Promiscuous bool
 	// Slots is how many frames the ring of each worker holds, 1 to MaxSlots,
-	// rounded up to a multiple of 15, which take 1 MB. 0 means DefaultSlots.
-	// Frames that the worker has pulled and not given back count.
+	// rounded up to a multiple of 15, which take 1 MB of memory that is never
+	// swapped out. 0 means DefaultSlots(Workers). Frames that the worker has
+	// pulled and not given back count.
 	Slots int
 }
 
-// Bounds of Config.Slots.
-const (
-	DefaultSlots = 60
-	MaxSlots     = 960 // 64 MB.
-)
+// MaxSlots bounds Config.Slots: 64 MB.
+const MaxSlots = 960
+
+// DefaultSlots returns how many frames the ring of each of so many workers
+// holds by default: a port has 240 for them all, in 16 MB, so that a worker
+// that waits for its CPU loses no burst, but each worker at least 60, in 4 MB.
+func DefaultSlots(workers int) int { return max(60, 240/max(workers, 1)) }
 
 // Port is a dataplane.Port on an interface. Open makes it.
 type Port struct {
@@ -72,7 +75,7 @@ func open(c Config) (_ *Port, err error) {
 	}
 	slots := c.Slots
 	if slots == 0 {
-		slots = DefaultSlots
+		slots = DefaultSlots(workers)
 	}
 	if slots < 1 || slots > MaxSlots {
 		return nil, fmt.Errorf("%d slots: want 1 to %d", slots, MaxSlots)

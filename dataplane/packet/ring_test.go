@@ -164,16 +164,42 @@ func TestBorrowed(t *testing.T) {
 	if b.N != 1 || !b.More {
 		t.Fatalf("%d frames, more: %v", b.N, b.More)
 	}
-	for range 3 * DefaultSlots {
+	for range 3 * DefaultSlots(1) {
 		must(t, c.far.send(build(recipe{payload: 600, seed: 2})))
 	}
 	same(t, sent{b.Frames[0].Bytes(), b.Frames[0].Owes}, first)
 }
 
+// TestBurst: a burst of as many frames as there are slots gets through, also
+// while nobody pulls.
+func TestBurst(t *testing.T) {
+	c := newCable(t, 1)
+	for i := range DefaultSlots(1) {
+		must(t, c.far.send(flowFrame(0, i, false)))
+	}
+	k := newTracker(t)
+	if n := k.drain(c.port); n != DefaultSlots(1) || len(drops(c.port)) > 0 {
+		t.Errorf("%d of %d frames, drops: %v", n, DefaultSlots(1), drops(c.port))
+	}
+}
+
+// TestDefaultSlots: the workers of a port share its memory, down to a bound.
+func TestDefaultSlots(t *testing.T) {
+	c := newCable(t, 1)
+	for workers, want := range map[int]int{0: 240, 1: 240, 2: 120, 3: 90, 4: 60, 5: 60} {
+		p := c.open(Config{Interface: "far", Workers: workers})
+		for _, q := range p.queues {
+			if len(q.slots) != want {
+				t.Errorf("%d workers: %d slots each, want %d", workers, len(q.slots), want)
+			}
+		}
+	}
+}
+
 // TestFullRing counts what the kernel could not put into the ring.
 func TestFullRing(t *testing.T) {
 	c := newCable(t, 1)
-	const slots, lost = DefaultSlots, 140
+	slots, lost := len(c.port.queues[0].slots), 140
 	s := build(recipe{payload: 18})
 	for range slots + lost {
 		must(t, c.far.send(s))
@@ -183,7 +209,7 @@ func TestFullRing(t *testing.T) {
 	pull(t, c.port, 0, 1)
 	must(t, c.far.send(s))
 	pull(t, c.port, 0, 1)
-	if d := drops(c.port); d["rx-kernel"] != lost || len(d) != 1 {
+	if d := drops(c.port); d["rx-kernel"] != uint64(lost) || len(d) != 1 {
 		t.Errorf("drops %v, want %d", d, lost)
 	}
 }

@@ -26,9 +26,9 @@ const (
 	defaultLinkMTU = 1500
 )
 
-// follow looks at the uplinks when their interfaces change, and at each tick
+// followUplinks looks at the uplinks when their interfaces change, and at each tick
 // also at what can be had now and couldn't before, until ctx is done.
-func (d *Daemon) follow(ctx context.Context) {
+func (d *Daemon) followUplinks(ctx context.Context) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	for {
