@@ -115,7 +115,6 @@ type host interface {
 // attach.UplinkWatcher.
 type uplinkWatch interface {
 	States() <-chan attach.UplinkState
-	Refresh() error
 	Close() error
 }
 

@@ -106,7 +106,6 @@ type fakeWatch struct {
 }
 
 func (w *fakeWatch) States() <-chan attach.UplinkState { return w.states }
-func (w *fakeWatch) Refresh() error                    { return nil }
 
 func (w *fakeWatch) Close() error {
 	w.h.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"heddle/ctl/attach"
 	"heddle/ctl/config"
 	"heddle/dataplane"
-	"heddle/dataplane/wire"
 	"heddle/nat"
 )
 
@@ -28,10 +26,8 @@ type uplink struct {
 	seen  atomic.Pointer[attach.UplinkState] // The newest state of the interface.
 	done  sync.WaitGroup                     // Who writes seen.
 
-	live       *nat.Uplink // It has nowhere as its port while it isn't attached.
-	state      attach.UplinkState
-	neighbours map[netip.Addr]wire.MAC // Those of the kernel's that live knows.
-	asked      time.Time               // When the kernel was made to confirm them.
+	live  *nat.Uplink // It has nowhere as its port while it isn't attached.
+	state attach.UplinkState
 
 	dev      uplinkDevice // Nil while it can't be opened.
 	attached bool
@@ -119,7 +115,7 @@ func noUplink(name string) *failure {
 
 // makeUplink makes an uplink that has been checked. The caller holds change.
 func (d *Daemon) makeUplink(spec config.Uplink, on onFailure) error {
-	u := &uplink{spec: spec, since: time.Now(), neighbours: make(map[netip.Addr]wire.MAC)}
+	u := &uplink{spec: spec, since: time.Now()}
 	var err error
 	if u.id, err = d.freeID(); err != nil {
 		return err
@@ -181,7 +177,6 @@ func (d *Daemon) openUplink(u *uplink) error {
 		d.mu.Lock()
 		u.live = live
 		d.mu.Unlock()
-		d.settleNeighbours(u)
 	}
 	if u.dev == nil {
 		dev, err := d.host.openUplink(uplinkOrder{

@@ -18,13 +18,8 @@ import (
 	"heddle/nat"
 )
 
-const (
-	// confirmEvery is how often the kernel is made to confirm the next hops of
-	// shared uplinks: swd sends nothing that would make it.
-	confirmEvery = 15 * time.Second
-	// defaultLinkMTU stands for the MTU of an interface that isn't there.
-	defaultLinkMTU = 1500
-)
+// defaultLinkMTU stands for the MTU of an interface that isn't there.
+const defaultLinkMTU = 1500
 
 // followUplinks looks at the uplinks when their interfaces change, and at each tick
 // also at what can be had now and couldn't before, until ctx is done.
@@ -83,12 +78,6 @@ func (d *Daemon) lookAtUplink(u *uplink) {
 			return
 		}
 		d.settleRules()
-	}
-	if u.shared() && time.Since(u.asked) > confirmEvery {
-		u.asked = time.Now()
-		if err := u.watch.Refresh(); err != nil {
-			d.log.Debug("the next hops of an uplink", zap.String("uplink", u.spec.Name), zap.Error(err))
-		}
 	}
 	wasUp := u.attached
 	err := d.workUplink(u)
@@ -223,42 +212,8 @@ func (d *Daemon) configureUplink(u *uplink) {
 		if err != nil {
 			return
 		}
-		clear(u.neighbours)
 	}
-	d.settleNeighbours(u)
 	d.settleRules()
-}
-
-// settleNeighbours tells NAT the MACs of next hops that the kernel knows: it
-// asks for them on behalf of a shared interface.
-func (d *Daemon) settleNeighbours(u *uplink) {
-	if !u.shared() {
-		return
-	}
-	known := make(map[netip.Addr]wire.MAC)
-	for _, h := range u.state.NextHops {
-		if len(h.MAC) == 6 {
-			known[h.Addr] = wire.MACAt(h.MAC)
-		}
-	}
-	for a := range u.neighbours {
-		if known[a] == 0 {
-			known[a] = 0 // Forget it.
-		}
-	}
-	for a, mac := range known {
-		if u.neighbours[a] == mac {
-			continue
-		}
-		if err := u.live.SetNeighbour(a, mac); err != nil {
-			d.log.Debug("the next hop of an uplink", zap.String("uplink", u.spec.Name), zap.Error(err))
-			continue
-		}
-		u.neighbours[a] = mac
-		if mac == 0 {
-			delete(u.neighbours, a)
-		}
-	}
 }
 
 // claim is what of a shared interface's traffic is the uplink's.
