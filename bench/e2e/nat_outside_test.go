@@ -68,14 +68,19 @@ func openPorts(out string) []string {
 const natTools = "../../.tools/coturn/usr/bin"
 
 // coturn's behaviour discovery (RFC 5780) finds endpoint-independent mapping and
-// hairpinning, and the filtering that was asked for.
+// the filtering that was asked for. It finds hairpinning where filtering lets
+// it: it asks its mapped port from another one, which hasn't been spoken to.
 //
 //	turnutils_natdiscovery in container tap1 ── swd ── router ── server: turnserver on .80 and .81
 func TestNATDiscovery(t *testing.T) {
-	for _, c := range []struct{ mode, filtering, says string }{
-		{shared, "address-and-port-dependent", "NAT with Address and Port Dependent Filtering!"},
-		{own, "address-and-port-dependent", "NAT with Address and Port Dependent Filtering!"},
-		{own, "endpoint-independent", "NAT with Endpoint Independent Filtering!"},
+	const hairpinning = "successful hairpinning"
+	for _, c := range []struct {
+		mode, filtering string
+		says            []string
+	}{
+		{shared, "endpoint-independent", []string{"NAT with Endpoint Independent Filtering!", hairpinning}},
+		{own, "endpoint-independent", []string{"NAT with Endpoint Independent Filtering!", hairpinning}},
+		{own, "address-and-port-dependent", []string{"NAT with Address and Port Dependent Filtering!"}},
 	} {
 		t.Run(c.mode+" "+c.filtering, func(t *testing.T) {
 			w := newRoutedWorld(t)
@@ -92,9 +97,7 @@ func TestNATDiscovery(t *testing.T) {
 			defer cancel()
 			out, err := inside.ns.Run(ctx, tool(t, "turnutils_natdiscovery"), "-m", "-f", "-H", "-L", inside.ip4, "-l", "40000", server4)
 			w.NoError(err)
-			for _, says := range []string{
-				"UDP reflexive addr: " + w.ext4, "NAT with Endpoint Independent Mapping!", "successful hairpinning", c.says,
-			} {
+			for _, says := range append(c.says, "UDP reflexive addr: "+w.ext4+":", "NAT with Endpoint Independent Mapping!") {
 				if !strings.Contains(out.Stdout, says) {
 					t.Errorf("it doesn't say %q:\n%s", says, out.Stdout)
 				}

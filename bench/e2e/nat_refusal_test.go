@@ -61,7 +61,7 @@ func TestNATRefusals(t *testing.T) {
 		{1, network, []string{"network", "rm", network}}, // It has a port.
 		{1, "no-such-id", []string{"nat", "rm", "no-such-id"}},
 		{1, "nowhere", []string{"uplink", "show", "nowhere"}},
-		{0, "", []string{"nat", "rm", "0123", "--if-exists"}},
+		{0, "", []string{"nat", "rm", "0123456789ab", "--if-exists"}},
 		{0, "", []string{"uplink", "rm", "up", "--if-exists"}},
 		{1, "", []string{"conn", "flush", "--src", "nonsense"}},
 		{2, "", []string{"nat", "add", "publish"}},
@@ -79,11 +79,11 @@ func TestNATRefusals(t *testing.T) {
 			t.Errorf("%s: stderr is %q, want an error that names %q", name, out.Stderr, r.says)
 		}
 	}
-	if after := w.ctl("export"); after != before {
-		t.Errorf("what there is changed from\n%s\nto\n%s", before, after)
+	if err := changed(before, w.ctl("export")); err != nil {
+		t.Errorf("what there is changed: %v", err)
 	}
-	if after := w.hostState(); after != state {
-		t.Errorf("the host changed from\n%s\nto\n%s", state, after)
+	if err := changed(state, w.hostState()); err != nil {
+		t.Errorf("the host changed: %v", err)
 	}
 	w.webServer(w.server, "server", 80)
 	w.asks(c.ns, server4, 80, "server")

@@ -82,6 +82,13 @@ func newRoutedWorld(t *testing.T) *natWorld {
 			w.Run(a.n, "ip", "route", "add", "default", "via", hop)
 		}
 	}
+	// Link-local addresses come after a second of duplicate detection.
+	w.Eventually(10*time.Second, "no tentative address", func() error {
+		if tentative := w.Run(w.host, "ip", "-6", "addr", "show", "tentative"); tentative != "" {
+			return errors.New(tentative)
+		}
+		return nil
+	})
 	w.NoError(w.router.Sysctl("net/ipv4/ip_forward", "1"))
 	w.NoError(w.router.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 	return w
@@ -218,15 +225,32 @@ func (w *world) asksFrom(n *lab.NetNS, address string, port int, name, from stri
 	}
 }
 
+// Exit codes of curl(1).
+const (
+	curlRefused  = 7
+	curlTimedOut = 28
+)
+
 // silent fails the test if a port answers, be it by refusing.
 func (w *world) silent(n *lab.NetNS, address string, port int) {
+	w.Helper()
+	w.curlFails(n, address, port, curlTimedOut)
+}
+
+// refuses fails the test if the host doesn't refuse what comes to one of its
+// ports from outside.
+func (w *natWorld) refuses(port int) {
+	w.Helper()
+	w.curlFails(w.server, host4, port, curlRefused)
+}
+
+func (w *world) curlFails(n *lab.NetNS, address string, port, code int) {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
 	defer cancel()
 	out, err := n.Run(ctx, "curl", "-sS", "-g", "--noproxy", "*", "--connect-timeout", "1", "http://"+net.JoinHostPort(address, itoa(port))+"/")
-	const timedOut = 28 // curl(1), exit codes.
-	if err == nil || out.Code != timedOut {
-		w.Errorf("%s port %d: want silence, got code %d: %s%s", address, port, out.Code, out.Stdout, out.Stderr)
+	if err == nil || out.Code != code {
+		w.Errorf("%s port %d: want curl's exit code %d, got %d: %s%s", address, port, code, out.Code, out.Stdout, out.Stderr)
 	}
 }
 
