@@ -151,13 +151,6 @@ func (w *world) conns(flags ...string) []api.Conn {
 	return all
 }
 
-// within returns the world for a subtest.
-func (w *natWorld) within(t *testing.T) *natWorld {
-	inner := *w
-	inner.world = w.world.within(t)
-	return &inner
-}
-
 // bigLength is how long a webServer's /big is.
 const bigLength = 1 << 20
 
