@@ -235,7 +235,7 @@ func (d *Daemon) routes() http.Handler {
 		return nil, d.RemoveNAT(r.PathValue("name"))
 	}})
 	mux.HandleFunc("GET "+api.PathConns, d.getConns)
-	d.handle(mux, "DELETE "+api.PathConns, handler{what: "conn flush", do: d.deleteConns})
+	d.handle(mux, "DELETE "+api.PathConns, handler{what: "conn flush", do: d.deleteConns, params: true})
 	d.handle(mux, "GET "+api.PathConnCount, handler{what: "conn count", do: d.countConns})
 
 	mux.HandleFunc("GET "+api.PathFDB, d.getFDB)
