@@ -85,6 +85,7 @@ func TestNATRefusals(t *testing.T) {
 	if n := len(d.NATs()); n != 2 {
 		t.Errorf("%d rules after refusals", n)
 	}
+	d.must("DELETE", api.PathConns+"?network=net&proto=icmp&src=198.18.0.0/24&dst=192.0.2.1", nil, nil)
 	if status := d.Status(); status.Uplinks != 1 || status.MaxConns != 1000 || status.MACs != 0 {
 		t.Errorf("%+v", status)
 	}
