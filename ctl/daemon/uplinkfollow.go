@@ -67,7 +67,7 @@ func (d *Daemon) lookAtUplink(u *uplink) {
 		d.configureUplink(u)
 	}
 	if u.dev == nil {
-		if time.Now().Before(u.retry) {
+		if !s.Present || time.Now().Before(u.retry) {
 			return
 		}
 		if err := d.openUplink(u); err != nil {
