@@ -22,9 +22,28 @@ const (
 	ReservedMAC  // Destination 01-80-C2-00-00-00…0F: never relayed (IEEE 802.1Q 8.6.3).
 	MACFlapping  // The source is held down after moving too often between two ports.
 	SamePort     // The destination is behind the ingress port.
-	Isolated     // The network's ports may not reach each other.
+	Isolated     // The network's ports, or two networks, may not reach each other.
 	NoEgress     // Nobody else is on the network.
 	ExceedsMTU   // Longer than the egress port's MTU allows.
+
+	// In the gateway and the uplink.
+	NotRoutable      // Neither IP, ARP nor ND, tagged, or not for one station.
+	BadPacket        // Its IP, TCP, UDP, SCTP or ICMP header is malformed or not all there.
+	BadChecksum      // Its IP header's, ICMP or SCTP checksum is wrong.
+	SpoofedSource    // Its source is none of the network's addresses.
+	TTLExpired       // Its TTL or hop limit ran out here.
+	NoRoute          // The uplink has no address or next hop of its family.
+	NoNeighbour      // Nobody answered for the next hop's address, or too many frames wait.
+	ProtoUnsupported // A protocol without ports, which can't be translated.
+	Unsolicited      // From outside, or to the gateway itself, and nobody asked for it.
+	NoConnection     // It belongs to no connection and may not begin one.
+	TCPWindow        // Outside of the connection's window, or a flag that its state forbids.
+	ICMPNoConn       // An ICMP error about a packet of no connection.
+	ConnTableFull    // There is no room for another connection or container.
+	HostLimit        // Its container holds as many connections or ports as it may.
+	NoFreePort       // The uplink's address has no free port.
+	FragmentOverlap  // It overlaps another fragment of its packet.
+	FragmentLost     // Its packet's first fragment didn't come in time, or too many wait.
 
 	// At the egress port.
 	TxQueueFull // The device's queue or the socket's buffer is full (EAGAIN, ENOBUFS).
@@ -37,24 +56,41 @@ const (
 )
 
 var dropNames = [DropCount]string{
-	None:         "none",
-	RxTruncated:  "rx-truncated",
-	RxBadOffload: "rx-bad-offload",
-	RxKernel:     "rx-kernel",
-	Runt:         "runt",
-	SrcZero:      "src-zero",
-	SrcMulticast: "src-multicast",
-	SrcIsDst:     "src-is-dst",
-	ReservedMAC:  "reserved-mac",
-	MACFlapping:  "mac-flapping",
-	SamePort:     "same-port",
-	Isolated:     "isolated",
-	NoEgress:     "no-egress",
-	ExceedsMTU:   "exceeds-mtu",
-	TxQueueFull:  "tx-queue-full",
-	TxDown:       "tx-down",
-	TxRefused:    "tx-refused",
-	TxOffload:    "tx-offload",
+	None:             "none",
+	RxTruncated:      "rx-truncated",
+	RxBadOffload:     "rx-bad-offload",
+	RxKernel:         "rx-kernel",
+	Runt:             "runt",
+	SrcZero:          "src-zero",
+	SrcMulticast:     "src-multicast",
+	SrcIsDst:         "src-is-dst",
+	ReservedMAC:      "reserved-mac",
+	MACFlapping:      "mac-flapping",
+	SamePort:         "same-port",
+	Isolated:         "isolated",
+	NoEgress:         "no-egress",
+	ExceedsMTU:       "exceeds-mtu",
+	NotRoutable:      "not-routable",
+	BadPacket:        "bad-packet",
+	BadChecksum:      "bad-checksum",
+	SpoofedSource:    "spoofed-source",
+	TTLExpired:       "ttl-expired",
+	NoRoute:          "no-route",
+	NoNeighbour:      "no-neighbour",
+	ProtoUnsupported: "proto-unsupported",
+	Unsolicited:      "unsolicited",
+	NoConnection:     "no-connection",
+	TCPWindow:        "tcp-window",
+	ICMPNoConn:       "icmp-no-connection",
+	ConnTableFull:    "conn-table-full",
+	HostLimit:        "host-limit",
+	NoFreePort:       "no-free-port",
+	FragmentOverlap:  "fragment-overlap",
+	FragmentLost:     "fragment-lost",
+	TxQueueFull:      "tx-queue-full",
+	TxDown:           "tx-down",
+	TxRefused:        "tx-refused",
+	TxOffload:        "tx-offload",
 }
 
 // String returns the name that users see.

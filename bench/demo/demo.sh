@@ -1,27 +1,31 @@
 #!/usr/bin/env bash
-# Two containers on one switch, and the same two on the kernel's bridge:
+# Two containers on one switch, and the same two on the kernel's bridge; and the
+# two and an outside host, by NAT:
 #
 #    namespace a            namespace host             namespace b
 #   198.18.0.1 eth0 ──TAP── swd (network demo) ──TAP── eth0 198.18.0.2
 #   198.18.1.1 eth1 ─veth── br0 (kernel bridge) ─veth── eth1 198.18.1.2
+#                           wan0 192.0.2.9, uplink
+#                            │
+#                           eth0 192.0.2.80, namespace outside
 #
 # Everything is made in namespaces of its own and removed again.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
+PATH=$PWD/bin:$PATH:/usr/sbin:/sbin:$PWD/.tools/docker/bin
 [ "$(id -u)" = 0 ] || { echo "error: make demo: needs root, for namespaces and TAP devices" >&2; exit 1; }
 
 rounds=3 seconds=3
-host=heddle-demo-$$ a=heddle-demo-$$-a b=heddle-demo-$$-b
+host=heddle-demo-$$ a=heddle-demo-$$-a b=heddle-demo-$$-b outside=heddle-demo-$$-out
 dir=$(mktemp -d)
-export SWCTL_SOCKET=$dir/swd.sock
+export SWCTL_SOCKET=$dir/swd.sock no_proxy='*'
 pids=()
 
 cleanup() {
 	for pid in "${pids[@]}"; do
 		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true
 	done
-	for ns in $a $b $host; do
+	for ns in $a $b $outside $host; do
 		ip netns del "$ns" 2>/dev/null || true
 	done
 	rm -rf "$dir"
@@ -32,7 +36,7 @@ trap 'exit 130' INT TERM
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 run() { printf '$ %s\n' "${*//$dir/…}"; "$@"; }
 
-for ns in $host $a $b; do
+for ns in $host $a $b $outside; do
 	ip netns add "$ns"
 	ip -n "$ns" link set lo up
 done
@@ -49,13 +53,48 @@ fi
 echo "$word"
 
 step "a network, and a port for each container"
-run swctl network add demo --subnet 198.18.0.0/24 --subnet 2001:db8::/64
-run swctl port add a --network demo --netns "/run/netns/$a" --ip 198.18.0.1/24 --ip 2001:db8::1/64
-run swctl port add b --network demo --netns "/run/netns/$b" --ip 198.18.0.2/24 --ip 2001:db8::2/64
+run swctl network add demo --subnet 198.18.0.0/24 --gateway 198.18.0.254 --subnet 2001:db8::/64
+run swctl port add a --network demo --netns "/run/netns/$a" --ip 198.18.0.1/24 --ip 2001:db8::1/64 --default-route
+run swctl port add b --network demo --netns "/run/netns/$b" --ip 198.18.0.2/24 --ip 2001:db8::2/64 --default-route
 
 step "they reach each other"
 run ip netns exec "$a" ping -c 3 -i 0.2 198.18.0.2
 run ip netns exec "$a" ping -c 3 -i 0.2 2001:db8::2
+
+# What is outside: a host with a web server, on the wire of the host's wan0.
+ip -n "$host" link add wan0 up type veth peer name eth0 netns "$outside"
+ip -n "$host" addr add 192.0.2.9/24 dev wan0
+ip -n "$outside" addr add 192.0.2.80/24 dev eth0
+ip -n "$outside" link set eth0 up
+
+# web NAMESPACE TEXT starts a web server there and waits until it listens.
+web() {
+	mkdir -p "$dir/$1"
+	echo "$2" >"$dir/$1/index.html"
+	ip netns exec "$1" busybox httpd -f -v -p 80 -h "$dir/$1" 2>"$dir/$1.log" &
+	pids+=($!)
+	for _ in $(seq 100); do
+		ip netns exec "$1" ss -Hlnt 'sport = 80' | grep -q . && return
+		sleep 0.05
+	done
+	echo "error: httpd does not listen in $1" >&2
+	exit 1
+}
+
+step "a way out: NAT by the host's own interface"
+web "$outside" "the world greets you"
+web "$b" "container b greets you"
+run swctl uplink add wan --interface wan0
+run swctl nat add masquerade --network demo --uplink wan
+run ip netns exec "$a" curl -sS --max-time 5 http://192.0.2.80/
+echo "the web server outside was asked by $(grep -o '192\.0\.2\.[0-9]*' "$dir/$outside.log" | head -1)"
+
+step "a way in: b's port 80, published as the host's 8080"
+run swctl nat add publish --uplink wan --listen 8080/tcp --to b:80
+run ip netns exec "$outside" curl -sS --max-time 5 http://192.0.2.9:8080/
+run ip netns exec "$host" curl -sS --max-time 5 http://127.0.0.1:8080/
+run swctl nat ls
+run swctl conn ls
 
 # The kernel's bridge between the same namespaces.
 ip -n "$host" link add br0 type bridge

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring Heddle need and this machine
 # lacks: Debian packages, and the linter at the version given as $1 into the
-# folder given as $2, and Docker's engine there too. What is there already is
-# left alone.
+# folder given as $2, and Docker's engine and coturn's programs there too. What
+# is there already is left alone.
 set -euo pipefail
 lint_version=$1 bin=$2
 
@@ -10,7 +10,8 @@ lint_version=$1 bin=$2
 needs="
 	gcc:gcc ip:iproute2 tc:iproute2 ping:iputils-ping ethtool:ethtool iperf3:iperf3
 	sockperf:sockperf tcpdump:tcpdump tshark:tshark nft:nftables socat:socat
-	curl:curl jq:jq git:git nsenter:util-linux"
+	curl:curl jq:jq git:git nsenter:util-linux
+	nmap:nmap traceroute:traceroute tracepath:iputils-tracepath"
 missing=()
 PATH=$PATH:/usr/sbin:/sbin
 for need in $needs; do
@@ -19,31 +20,50 @@ done
 [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 
-if [ ${#missing[@]} -gt 0 ]; then
-	echo "installing ${missing[*]}"
-	export DEBIAN_FRONTEND=noninteractive
+# install PACKAGE… installs packages that start nothing.
+install() {
+	echo "installing $*"
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+[ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 
-# Docker's engine, for the tests only. It is unpacked and not installed: the
-# package would start an engine here, which changes the machine's firewall.
-docker=$bin/docker
-packages=(busybox-static)
-command -v dockerd >/dev/null || packages+=(docker.io containerd runc libdevmapper1.02.1 libseccomp2)
-
-if [ ! -e "$docker/bin/busybox" ] || [ ${#packages[@]} -gt 1 ] && [ ! -e "$docker/usr/sbin/dockerd" ]; then
-	echo "unpacking ${packages[*]} into $docker"
+# unpack DIRECTORY PACKAGE… puts packages' files into a directory. It is for
+# programs that the tests start themselves and whose packages would start a
+# service here.
+unpack() {
+	local directory=$1 download package
+	shift
+	echo "unpacking $* into $directory"
 	mkdir -p "$bin"
 	download=$(mktemp -d "$bin/download.XXXXXX")
-	trap 'rm -rf "$download"' EXIT
+	# shellcheck disable=SC2064 # It is this directory that is to go.
+	trap "rm -rf '$download'" EXIT
 	apt-get update -qq
-	(cd "$download" && apt-get download -qq -o APT::Sandbox::User=root "${packages[@]}")
+	(cd "$download" && apt-get download -qq -o APT::Sandbox::User=root "$@")
 	for package in "$download"/*.deb; do
 		dpkg-deb -x "$package" "$download/root"
 	done
-	rm -rf "$docker"
-	mv "$download/root" "$docker"
+	rm -rf "$directory"
+	mv "$download/root" "$directory"
+	rm -rf "$download"
+}
+
+# Docker's engine would change the machine's firewall.
+docker=$bin/docker
+packages=(busybox-static)
+command -v dockerd >/dev/null || packages+=(docker.io containerd runc libdevmapper1.02.1 libseccomp2)
+if [ ! -e "$docker/bin/busybox" ] || [ ${#packages[@]} -gt 1 ] && [ ! -e "$docker/usr/sbin/dockerd" ]; then
+	unpack "$docker" "${packages[@]}"
+fi
+
+# coturn would start a server on the machine's addresses. Its libraries start
+# nothing.
+coturn=$bin/coturn
+[ -e "$coturn/usr/bin/turnserver" ] || unpack "$coturn" coturn
+if [[ $(ldd "$coturn"/usr/bin/turn*) == *"not found"* ]]; then
+	install libevent-core-2.1-7 libevent-extra-2.1-7 libevent-openssl-2.1-7 libevent-pthreads-2.1-7 \
+		libhiredis0.14 libmariadb3 libpq5 libsqlite3-0 libssl3 libsystemd0
 fi
 
 if ! "$bin/golangci-lint" version 2>/dev/null | grep -qF "${lint_version#v}"; then

@@ -11,8 +11,15 @@ const (
 	PathPorts    = "/v1/ports"    // config.Port → Port
 	PathFDB      = "/v1/fdb"      // GET ?network=; POST config.Static → Entry; DELETE ?network=&mac=, or flush: ?network=&port=
 	PathDrops    = "/v1/drops"    // GET ?port= → []DropCount
-	PathCapture  = "/v1/capture"  // GET ?port=|network=&count=&snaplen=&filter= → a pcapng stream, then the trailers
+	PathCapture  = "/v1/capture"  // GET ?port=|network=|uplink=&count=&snaplen=&filter= → a pcapng stream, then the trailers
 	PathEvents   = "/v1/events"   // GET ?follow=1 → Event a line (application/x-ndjson)
+	PathUplinks  = "/v1/uplinks"  // config.Uplink → Uplink
+	PathNAT      = "/v1/nat"      // config.NAT → NAT; a member's name is its id
+
+	// PathConns answers GET ?network=&proto=&src=&dst=&limit= with []Conn, and
+	// flushes by DELETE with the same but limit.
+	PathConns     = "/v1/conns"
+	PathConnCount = PathConns + "/count" // GET ConnCount
 )
 
 // Trailers of a capture, decimal numbers. A capture ends when count frames are
@@ -125,6 +132,11 @@ type Status struct {
 	TxFrames      uint64  `json:"tx_frames"`
 	TxBytes       uint64  `json:"tx_bytes"`
 	Drops         uint64  `json:"drops"`
+	Uplinks       int     `json:"uplinks"`
+	UplinksDown   int     `json:"uplinks_down"`
+	Conns         int     `json:"conns"` // Connections that NAT tracks.
+	MaxConns      int     `json:"max_conns"`
+	ConnsRefused  uint64  `json:"conns_refused"` // For want of room, or by a container's limit.
 }
 
 // Applied tells what an apply did, by object as `port web`.

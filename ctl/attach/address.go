@@ -16,7 +16,8 @@ const ifaProto = 11
 // address is one of an interface's.
 type address struct {
 	prefix netip.Prefix
-	ours   bool // Its origin is Protocol. Never true before Linux 5.18.
+	ours   bool   // Its origin is Protocol. Never true before Linux 5.18.
+	flags  uint32 // IFA_F_*.
 }
 
 // addresses lists those of an interface of the thread's namespace.
@@ -39,7 +40,7 @@ func addresses(index int) ([]address, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list addresses: %w", err)
 		}
-		var a address
+		a := address{flags: uint32(msg.Flags)}
 		var ip netip.Addr
 		for _, attr := range attrs {
 			switch attr.Attr.Type {
@@ -48,6 +49,10 @@ func addresses(index int) ([]address, error) {
 			case unix.IFA_ADDRESS:
 				if !ip.IsValid() {
 					ip, _ = netip.AddrFromSlice(attr.Value)
+				}
+			case unix.IFA_FLAGS: // All of them; the header has room for 8.
+				if len(attr.Value) == 4 {
+					a.flags = nl.NativeEndian().Uint32(attr.Value)
 				}
 			case ifaProto:
 				a.ours = len(attr.Value) == 1 && attr.Value[0] == Protocol

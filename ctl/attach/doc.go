@@ -1,9 +1,9 @@
 // Package attach does to the host's network configuration what a port needs:
 // it opens the namespaces of containers, makes veth pairs, gives interfaces
-// their addresses and routes, keeps the host's stack off an interface, and
-// tells when links change. It is the only user of netlink outside bench. It
-// makes no TAP and opens no AF_PACKET socket: packages tap and packet do, and
-// the daemon calls them inside Namespace.Do.
+// their addresses and routes, keeps the host's stack off an interface, or off
+// Heddle's share of it, and tells when links and uplinks change. It is the only
+// user of netlink outside bench. It makes no TAP and opens no AF_PACKET socket:
+// packages tap and packet do, and the daemon calls them inside Namespace.Do.
 //
 // # Whose an interface is
 //

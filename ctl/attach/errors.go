@@ -28,6 +28,8 @@ var (
 	ErrTaken = errors.New("interface already taken")
 	// ErrDefaultRoute: the namespace has a default route that isn't ours.
 	ErrDefaultRoute = errors.New("namespace already has a default route")
+	// ErrPortInUse: the host uses a port that Heddle is to have.
+	ErrPortInUse = errors.New("port in use")
 	// ErrNotUsable: the interface didn't come up in time.
 	ErrNotUsable = errors.New("interface did not become usable")
 )

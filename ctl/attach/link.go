@@ -173,7 +173,7 @@ func held(nl netlink.Link) string {
 	if tun, ok := nl.(*netlink.Tuntap); ok && tun.Queues > 0 {
 		return "a running process has it open"
 	}
-	if silenced(nl.Attrs().Index) {
+	if attached(nl.Attrs().Index) {
 		return "a running swd uses it"
 	}
 	return ""
@@ -188,7 +188,7 @@ func remove(nl netlink.Link) error {
 
 // Free returns the facts of an existing interface that a packet port may take,
 // and fails with ErrTaken if it is enslaved, was made for a port, is in use by
-// a running swd (see Silence), or carries no Ethernet.
+// a running swd (see Silence and Share), or carries no Ethernet.
 func (ns *Namespace) Free(name string) (Link, error) {
 	return in(ns, func() (Link, error) {
 		nl, err := byName(name)
@@ -217,7 +217,7 @@ func taken(l Link) string {
 	if port, ours := l.Port(); ours {
 		return "it was made for port " + port
 	}
-	if silenced(l.Index) {
+	if attached(l.Index) {
 		return "a running swd uses it"
 	}
 	return ""

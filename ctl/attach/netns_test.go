@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childEnv makes the test binary a swd that is to be killed: it silences the
-// interface `NSPATH IFNAME`, says so, and waits.
-const childEnv = "HEDDLE_ATTACH_TEST_SILENCE"
+// childEnv makes the test binary a swd that is to be killed: it does the job
+// `silence NSPATH IFNAME` or `share NSPATH IFNAME`, says so, and waits.
+const childEnv = "HEDDLE_ATTACH_TEST_JOB"
 
 func TestMain(m *testing.M) {
 	if job := os.Getenv(childEnv); job != "" {
@@ -31,14 +31,44 @@ func TestMain(m *testing.M) {
 }
 
 func child(job string) {
-	path, name, _ := strings.Cut(job, " ")
-	ns, err := ByPath(path)
-	if err == nil {
-		_, err = ns.Silence(name)
+	words := strings.Fields(job)
+	ns, err := ByPath(words[1])
+	var held io.Closer
+	switch {
+	case err != nil:
+	case words[0] == "share":
+		held, err = ns.Share(words[2], testClaim)
+	default:
+		held, err = ns.Silence(words[2])
 	}
 	fmt.Println(err)
 	_, _ = os.Stdin.Read(make([]byte, 1)) // Ends with the parent at the latest.
-	runtime.KeepAlive(ns)
+	runtime.KeepAlive(held)
+}
+
+// startChild starts one and waits until it has done its job.
+func startChild(t *testing.T, job string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+job)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stdin.Close() })
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stopProcess(cmd) })
+	said := make([]byte, len("<nil>\n"))
+	if _, err := io.ReadFull(stdout, said); err != nil || string(said) != "<nil>\n" {
+		t.Fatalf("child: %q, %v", said, err)
+	}
+	return cmd
 }
 
 // netns is a namespace of a test. It is bound to a path, and dies with the

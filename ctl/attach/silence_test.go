@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -33,7 +32,7 @@ func silenceByClsact(ns *netns, name string) (io.Closer, error) {
 			return nil, err
 		}
 		defer func() { _ = program.Close() }() // The filter holds it.
-		return silenceClsact(l.Attrs().Index, program)
+		return attachClsact(l.Attrs().Index, program, silencer)
 	})
 }
 
@@ -196,25 +195,7 @@ func TestSilenceEndsWithTheProcess(t *testing.T) {
 	checkLeaks(t)
 	ns := newNetNS(t)
 	ns.addVeth(t, "a", "b")
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+ns.path+" a")
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stdin.Close()
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer stopProcess(cmd)
-	said := make([]byte, len("<nil>\n"))
-	if _, err := io.ReadFull(stdout, said); err != nil || string(said) != "<nil>\n" {
-		t.Fatalf("child: %q, %v", said, err)
-	}
+	cmd := startChild(t, "silence "+ns.path+" a")
 	if _, err := ns.Silence("a"); !errors.Is(err, ErrTaken) {
 		t.Errorf("while another holds it: %v", err)
 	}

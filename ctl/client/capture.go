@@ -15,10 +15,11 @@ import (
 // stopTimeout is how long a capture that was stopped may take to end.
 const stopTimeout = 3 * time.Second
 
-// Capture is what to capture: the frames of one port or of one network.
+// Capture is what to capture: the frames of one port, network or uplink.
 type Capture struct {
 	Port    string
 	Network string
+	Uplink  string
 	Count   uint64 // Ends after so many frames; 0 means never.
 	SnapLen uint32 // Bytes of each frame that are kept; 0 lets swd choose.
 	Filter  string // As tcpdump's; empty takes every frame.
@@ -45,7 +46,7 @@ func (c *Client) Capture(ctx context.Context, what Capture, w io.Writer) (Captur
 	defer transport.CloseIdleConnections()
 	defer context.AfterFunc(ctx, stop.stop)()
 
-	q := params("port", what.Port, "network", what.Network, "filter", what.Filter)
+	q := params("port", what.Port, "network", what.Network, "uplink", what.Uplink, "filter", what.Filter)
 	if what.Count > 0 {
 		q.Set("count", strconv.FormatUint(what.Count, 10))
 	}

@@ -114,6 +114,43 @@ func TestCalls(t *testing.T) {
 			all, err := c.Drops(ctx, "p")
 			return wrong(err, len(all) == 1 && all[0].Count == 2)
 		}},
+		{"GET /v1/uplinks", `[{"name":"u"}]`, func() error {
+			all, err := c.Uplinks(ctx)
+			return wrong(err, len(all) == 1 && all[0].Name == "u")
+		}},
+		{"GET /v1/uplinks/u", `{"next_hops":[{"state":"stale"}]}`, func() error {
+			u, err := c.Uplink(ctx, "u")
+			return wrong(err, len(u.NextHops) == 1 && u.NextHops[0].State == api.HopStale)
+		}},
+		{`POST /v1/uplinks {"name":"a"}`, `{"mode":"own"}`, func() error {
+			u, err := c.AddUplink(ctx, spec)
+			return wrong(err, u.Mode == "own")
+		}},
+		{"DELETE /v1/uplinks/u", "", func() error { return c.RemoveUplink(ctx, "u") }},
+		{"GET /v1/nat", `[{"id":"0"},{"id":"1"}]`, func() error {
+			all, err := c.NATs(ctx)
+			return wrong(err, len(all) == 2 && all[1].ID == "1")
+		}},
+		{"GET /v1/nat/500b014917c1", `{"hits":3}`, func() error {
+			n, err := c.NAT(ctx, "500b014917c1")
+			return wrong(err, n.Hits == 3)
+		}},
+		{`POST /v1/nat {"name":"a"}`, `{"listen":"80/tcp"}`, func() error {
+			n, err := c.AddNAT(ctx, spec)
+			return wrong(err, n.Listen == "80/tcp")
+		}},
+		{"DELETE /v1/nat/500b014917c1", "", func() error { return c.RemoveNAT(ctx, "500b014917c1") }},
+		{"GET /v1/conns/count", `{"count":5,"max":1000000}`, func() error {
+			n, err := c.CountConns(ctx)
+			return wrong(err, n.Count == 5 && n.Max == 1000000)
+		}},
+		{"DELETE /v1/conns", "", func() error { return c.FlushConns(ctx, ConnFilter{}) }},
+		{"DELETE /v1/conns?dst=198.51.100.0%2F24&network=n&proto=tcp&src=198.18.0.2", "", func() error {
+			return c.FlushConns(ctx, ConnFilter{Network: "n", Proto: "tcp", Src: "198.18.0.2", Dst: "198.51.100.0/24"})
+		}},
+		{"GET /v1/conns?limit=7&proto=udp", `[]`, func() error {
+			return c.Conns(ctx, ConnFilter{Proto: "udp"}, 7, func(api.Conn) error { return errors.New("called for nothing") })
+		}},
 		{"GET /v1/config", `{"name":"a"}`, func() error {
 			got := map[string]string{}
 			err := c.Export(ctx, &got)

@@ -12,8 +12,9 @@ import (
 // Together they are refused if two objects share a name, two networks a VNI,
 // two ports an interface of one namespace (as far as the spec tells: a pid and
 // a path that are the same namespace meet only on the host), two ports of a
-// network a MAC or an address, or if a port or entry refers to what the config
-// doesn't have. Subnets of two networks may overlap: a network is a world of
+// network a MAC or an address, two uplinks an interface or an address, or two
+// publications a listen; if a port, entry or NAT refers to what the config
+// doesn't have; or if a network of NAT lacks its gateway. Subnets of two networks may overlap: a network is a world of
 // its own, and a flow is told apart by its VNI.
 func (c *Config) Validate() error {
 	k := newChecker()
@@ -24,12 +25,17 @@ func (c *Config) Validate() error {
 func (c *Config) check(k checker) {
 	if !k.bounded("networks", len(c.Networks), MaxNetworks) ||
 		!k.bounded("ports", len(c.Ports), MaxPorts) ||
-		!k.bounded("fdb", len(c.FDB), MaxStatics) {
+		!k.bounded("fdb", len(c.FDB), MaxStatics) ||
+		!k.bounded("uplinks", len(c.Uplinks), MaxUplinks) ||
+		!k.bounded("nat", len(c.NAT), MaxNAT) {
 		return
 	}
 	networks := c.checkNetworks(k.field("networks"))
 	ports := c.checkPorts(k.field("ports"), networks)
 	c.checkFDB(k.field("fdb"), networks, ports)
+	uplinks := c.checkUplinks(k.field("uplinks"))
+	c.checkNAT(k.field("nat"), networks, ports, uplinks)
+	c.NATSettings.check(k.field("nat_settings"))
 }
 
 // bounded refuses a list that is too long.

@@ -45,12 +45,22 @@ func (c *Config) WithDefaults() *Config {
 		Networks: slices.Clone(c.Networks),
 		Ports:    slices.Clone(c.Ports),
 		FDB:      slices.Clone(c.FDB),
+		Uplinks:  slices.Clone(c.Uplinks),
+		NAT:      slices.Clone(c.NAT),
+
+		NATSettings: c.NATSettings.WithDefaults(),
 	}
 	for i := range d.Networks {
 		d.Networks[i] = d.Networks[i].WithDefaults()
 	}
 	for i := range d.Ports {
 		d.Ports[i] = d.Ports[i].WithDefaults()
+	}
+	for i := range d.Uplinks {
+		d.Uplinks[i] = d.Uplinks[i].WithDefaults()
+	}
+	for i := range d.NAT {
+		d.NAT[i] = d.NAT[i].WithDefaults()
 	}
 	return d
 }

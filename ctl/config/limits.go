@@ -48,4 +48,24 @@ const (
 	MaxNetNS = 4095
 	// MaxContainer is the longest container name or id, in bytes.
 	MaxContainer = 255
+
+	// MaxUplinks is the most uplinks.
+	MaxUplinks = 256
+	// MaxAddresses is the most addresses of an uplink.
+	MaxAddresses = 1024
+	// MaxNAT is the most masquerades and publications: a publication to a port
+	// may be one rule for each family, and NAT has 65535.
+	MaxNAT = 1<<15 - 1
+	// MinMappedPort is the lowest port of an uplink's range: those below are
+	// well-known ones (RFC 6335 section 6), which are published, not mapped.
+	MinMappedPort = 1024
+	// MinLifetime is the shortest of NATSettings' lifetimes.
+	MinLifetime = Duration(time.Second)
+	// MaxLifetime is the longest, a year.
+	MaxLifetime = Duration(365 * 24 * time.Hour)
+	// MaxConns is the most connections that a swd may be told to hold.
+	MaxConns = 1<<24 - 1
+	// MaxContainerPorts is the most external ports of one container: all of one
+	// address, in each protocol.
+	MaxContainerPorts = 1 << 18
 )

@@ -184,12 +184,14 @@ ports:
 	}
 }
 
-// FuzzParse: no text makes Parse panic, and what it accepts survives being
-// written and read again.
+// FuzzParse: no text makes Parse panic, what it accepts survives being written
+// and read again, and filling in defaults makes nothing of it wrong.
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		"networks: [{name: a, subnets: [198.18.0.0/24], ageing: 90s}]\nports: [{name: '1', network: a, netns: /n}]",
 		"networks:\n  - name: a\n    mtu: 9000\nports:\n  - name: p\n    network: a\n    container: 0x12\n    ips: [auto]",
+		"networks: [{name: a, subnets: [198.18.0.0/24], gateways: [198.18.0.1]}]\nuplinks: [{name: u, interface: e, mode: own, addresses: [192.0.2.2/24]}]\n" +
+			"nat: [{type: masquerade, network: a, uplink: u}, {type: publish, uplink: u, listen: '192.0.2.2:8-9/udp', to: '198.18.0.2:8-9'}]\nnat_settings: {udp: 1m}",
 		"ports:\n- name: |\n    a\n  mac: \"\\x30\"", "a: 'b' # c\n---\n", "- ? : {[&x *x !!y <<: ]}",
 	} {
 		f.Add([]byte(text))
@@ -222,6 +224,10 @@ func FuzzParse(f *testing.F) {
 		again, err := Parse(text)
 		if err != nil || !reflect.DeepEqual(again, c) {
 			t.Fatalf("%v\n%s\nread again %+v\nwas        %+v", err, text, again, c)
+		}
+		d := c.WithDefaults()
+		if err := d.Validate(); err != nil || !reflect.DeepEqual(d, d.WithDefaults()) {
+			t.Fatalf("with defaults %+v: %v", d, err)
 		}
 	})
 }

@@ -7,7 +7,11 @@ type Config struct {
 	Networks []Network `json:"networks,omitempty" yaml:"networks,omitempty"`
 	Ports    []Port    `json:"ports,omitempty"    yaml:"ports,omitempty"`
 	// FDB holds the static entries.
-	FDB []Static `json:"fdb,omitempty" yaml:"fdb,omitempty"`
+	FDB     []Static `json:"fdb,omitempty"     yaml:"fdb,omitempty"`
+	Uplinks []Uplink `json:"uplinks,omitempty" yaml:"uplinks,omitempty"`
+	NAT     []NAT    `json:"nat,omitempty"     yaml:"nat,omitempty"`
+	// NATSettings holds for all NAT; without any field it asks for nothing.
+	NATSettings NATSettings `json:"nat_settings,omitzero" yaml:"nat_settings,omitempty"`
 }
 
 // Network is one broadcast domain.

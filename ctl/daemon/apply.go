@@ -68,6 +68,10 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 		err = a.statics(c.FDB)
 	}
 	if err == nil {
+		d.settleNAT()
+		err = a.nat(c)
+	}
+	if err == nil {
 		err = endedEarly(ctx)
 	}
 	if err == nil && len(a.done.Created)+len(a.done.Changed) > 0 {
@@ -78,7 +82,9 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 	case d.life.Err() != nil:
 		return api.Applied{}, err
 	default:
-		return api.Applied{}, a.undo.run(err)
+		err = a.undo.run(err)
+		d.settleNAT()
+		return api.Applied{}, err
 	}
 	for _, n := range a.notes {
 		d.note(n.kind, n.object, "applied")
@@ -290,6 +296,11 @@ func (d *Daemon) validateWith(c config.Config) error {
 		}
 		return k
 	})
+	all.Uplinks = merged(all.Uplinks, c.Uplinks, func(u config.Uplink) string { return u.Name })
+	all.NAT = merged(all.NAT, c.NAT, config.NAT.ID)
+	if c.NATSettings != (config.NATSettings{}) {
+		all.NATSettings = c.NATSettings
+	}
 	for i := range all.Ports {
 		if p := &all.Ports[i]; p.MAC == "" && p.Kind != config.KindPacket {
 			p.MAC = attach.StableMAC(d.opts.Node, p.Name).String()
@@ -334,7 +345,15 @@ func (d *Daemon) Export() *config.Config {
 
 // export is Export for who holds change or mu.
 func (d *Daemon) export() *config.Config {
-	c := &config.Config{FDB: d.statics.list()}
+	c := &config.Config{FDB: d.statics.list(), NATSettings: d.settings}
+	for _, u := range d.uplinks {
+		c.Uplinks = append(c.Uplinks, u.spec)
+	}
+	for _, r := range d.nats {
+		c.NAT = append(c.NAT, r.spec)
+	}
+	slices.SortFunc(c.Uplinks, func(a, b config.Uplink) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(c.NAT, func(a, b config.NAT) int { return strings.Compare(natOrder(a), natOrder(b)) })
 	for _, n := range d.networks {
 		c.Networks = append(c.Networks, n.spec)
 	}
@@ -353,6 +372,10 @@ func (d *Daemon) save() error { return d.state.save(d.export()) }
 func (d *Daemon) saveWithout(p *port) error {
 	c := d.export()
 	c.Ports = slices.DeleteFunc(c.Ports, func(o config.Port) bool { return o.Name == p.spec.Name })
+	gone := d.natOf(p.spec.Name)
+	c.NAT = slices.DeleteFunc(c.NAT, func(o config.NAT) bool {
+		return slices.ContainsFunc(gone, func(r *natRule) bool { return r.id == o.ID() })
+	})
 	c.FDB = slices.DeleteFunc(c.FDB, func(s config.Static) bool { return s.Port == p.spec.Name })
 	return d.state.save(c)
 }

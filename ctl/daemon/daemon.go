@@ -16,6 +16,7 @@ import (
 
 	"heddle/ctl/config"
 	"heddle/dataplane"
+	"heddle/nat"
 	vswitch "heddle/switch"
 )
 
@@ -40,6 +41,8 @@ type Options struct {
 	CPUs    []int
 	// MaxMACs bounds the FDB over all networks; 0 means a million.
 	MaxMACs int
+	// MaxConns bounds NAT's connections; 0 means a million.
+	MaxConns int
 	// Metrics is the ADDR:PORT that serves Prometheus; empty for none.
 	Metrics string
 	// Log takes what happens. Nil logs nothing.
@@ -55,6 +58,7 @@ type Daemon struct {
 	host    host
 	engine  *dataplane.Engine
 	sw      *vswitch.Switch
+	nat     *nat.NAT
 	events  *eventRing
 	state   *state
 	started time.Time
@@ -74,12 +78,17 @@ type Daemon struct {
 	networks map[string]*network
 	ports    map[string]*port
 	ids      [dataplane.MaxPorts]*port
+	inside   [dataplane.MaxPorts]bool // The numbers that gateways and uplinks have.
 	statics  staticTable
+	uplinks  map[string]*uplink
+	nats     map[string]*natRule
+	settings config.NATSettings
 	locals   map[station]*port // Whose interface has the address; see setLocal.
 	retired  dataplane.Totals  // Of ports that were removed.
 
 	captures chan struct{} // A slot for each that runs.
 	again    chan struct{} // Wakes retry.
+	stirred  chan struct{} // Wakes followUplinks.
 	engines  engineMemory
 	starting *startup // New hasn't returned: nothing is to wait long. Guarded by change.
 	ready    func()   // Called once Run serves; nil for nothing.
@@ -116,6 +125,9 @@ func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 		started:  time.Now(),
 		networks: make(map[string]*network),
 		ports:    make(map[string]*port),
+		uplinks:  make(map[string]*uplink),
+		nats:     make(map[string]*natRule),
+		stirred:  make(chan struct{}, 1),
 		statics:  newStaticTable(),
 		locals:   make(map[station]*port),
 		captures: make(chan struct{}, maxCaptures),
@@ -135,6 +147,9 @@ func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.sw = vswitch.New(o.Workers, o.MaxMACs)
+	if d.nat, err = nat.New(nat.Config{Workers: o.Workers, MaxConns: o.MaxConns}); err != nil {
+		return nil, err
+	}
 	d.engine, err = dataplane.NewEngine(dataplane.Config{Workers: o.Workers, CPUs: o.CPUs, Clock: d.now})
 	if err != nil {
 		return nil, err
@@ -268,6 +283,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	running.Go(func() { d.age(ctx) })
 	running.Go(func() { d.watch(ctx) })
 	running.Go(func() { d.retry(ctx) })
+	running.Go(func() { d.followUplinks(ctx) })
 	d.log.Info("serving", zap.String("socket", d.opts.Socket), zap.Int("workers", d.opts.Workers), zap.Ints("cpus", d.opts.CPUs))
 	if d.ready != nil {
 		d.ready()
@@ -309,6 +325,7 @@ func (d *Daemon) Close() error {
 	if d.engine != nil {
 		d.engine.Stop()
 	}
+	errs = append(errs, d.stopNAT())
 	for _, p := range d.ports {
 		if p.dev != nil {
 			errs = append(errs, p.dev.release())

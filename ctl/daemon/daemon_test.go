@@ -163,16 +163,16 @@ func TestAddIsAtomic(t *testing.T) {
 		},
 		"network refuses": func(d *testDaemon) func() {
 			p := mem.New(mem.Config{Workers: 1})
-			if err := d.networks["net"].live.Attach(3, p, vswitch.PortConfig{MTU: 1500}); err != nil {
+			if err := d.networks["net"].live.Attach(4, p, vswitch.PortConfig{MTU: 1500}); err != nil {
 				t.Fatal(err)
 			}
-			return func() { _ = d.networks["net"].live.Detach(3) }
+			return func() { _ = d.networks["net"].live.Detach(4) }
 		},
 		"engine refuses": func(d *testDaemon) func() {
-			if err := d.engine.Attach(3, mem.New(mem.Config{Workers: 1}), nil); err != nil {
+			if err := d.engine.Attach(4, mem.New(mem.Config{Workers: 1}), nil); err != nil {
 				t.Fatal(err)
 			}
-			return func() { d.engine.Detach(3) }
+			return func() { d.engine.Detach(4) }
 		},
 		"state can't be saved": func(d *testDaemon) func() {
 			path := d.state.path

@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 
+	"heddle/ctl/attach"
 	"heddle/ctl/config"
+	"heddle/ctl/proxy"
 	"heddle/dataplane"
 )
 
@@ -49,6 +51,8 @@ type device interface {
 	port() dataplane.Port
 	// facts is what the last check, or else open, has found.
 	facts() facts
+	// namespace is the container's; nil where there is none of its own.
+	namespace() *attach.Namespace
 	// sample asks the kernel how many frames it has dropped since open before
 	// the port could count them, and dropped is what the last sample found. They
 	// may be called at any time, by anybody, and after release too.
@@ -96,5 +100,49 @@ type host interface {
 	// changed returns the ports whose links may have changed since it was last
 	// called, by name, or that all may have: ask check.
 	changed() (ports []string, all bool)
+	// watchUplink begins to tell the states of an interface of swd's namespace;
+	// the first is there at once.
+	watchUplink(ifName string) (uplinkWatch, error)
+	// openUplink takes an interface for an uplink. A failure leaves nothing that
+	// wasn't there.
+	openUplink(o uplinkOrder) (uplinkDevice, error)
+	// publish holds ports of the host's for a publication.
+	publish(p proxy.Publication) (localPort, error)
 	close() error
+}
+
+// uplinkWatch tells the states of an uplink's interface; see
+// attach.UplinkWatcher.
+type uplinkWatch interface {
+	States() <-chan attach.UplinkState
+	Close() error
+}
+
+// uplinkOrder is what an uplink's device is made from.
+type uplinkOrder struct {
+	name, ifName string
+	shared       bool
+	claim        attach.Claim // What is swd's of a shared interface's traffic.
+	workers      int
+}
+
+// uplinkDevice is what the host lends for an uplink. The daemon calls one
+// method at a time.
+type uplinkDevice interface {
+	// port is the way in and out for frames. It is closed by release.
+	port() dataplane.Port
+	// check is as device's.
+	check() error
+	// claim changes what is swd's of a shared interface's traffic.
+	claim(c attach.Claim) error
+	// release gives all back.
+	release() error
+}
+
+// localPort is published ports that the host holds; see proxy.Listener.
+type localPort interface {
+	SetTarget(t *proxy.Target)
+	Stats() proxy.Stats
+	Flush()
+	Close() error
 }

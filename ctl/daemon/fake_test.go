@@ -22,6 +22,7 @@ import (
 	"heddle/ctl/api"
 	"heddle/ctl/attach"
 	"heddle/ctl/config"
+	"heddle/ctl/proxy"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 )
@@ -34,8 +35,12 @@ type fakeHost struct {
 	poked chan struct{}
 
 	mu         sync.Mutex
-	namespaces map[string]bool                           // That exist.
-	links      map[string]*fakeDevice                    // Persistent interfaces by namespace/name.
+	namespaces map[string]bool        // That exist.
+	links      map[string]*fakeDevice // Persistent interfaces by namespace/name.
+	nics       map[string]attach.UplinkState
+	watches    map[string]*fakeWatch
+	uplinks    map[string]*fakeUplink
+	held       map[uint16]bool                           // Ports that somebody listens on.
 	opened     int                                       // Devices that are open now.
 	failOpen   error                                     // What every open fails with.
 	onReach    func(context.Context, *config.Port) error // What reach does; nil for nothing.
@@ -51,12 +56,129 @@ func newFakeHost(namespaces ...string) *fakeHost {
 		poked:      make(chan struct{}, 1),
 		namespaces: map[string]bool{},
 		links:      map[string]*fakeDevice{},
+		nics:       map[string]attach.UplinkState{},
+		watches:    map[string]*fakeWatch{},
+		uplinks:    map[string]*fakeUplink{},
+		held:       map[uint16]bool{},
 	}
 	for _, ns := range namespaces {
 		h.namespaces[ns] = true
 	}
 	return h
 }
+
+// fakeUplink is an uplink's device in memory.
+type fakeUplink struct {
+	h    *fakeHost
+	o    uplinkOrder
+	mem  *mem.Port
+	down error
+}
+
+func (u *fakeUplink) port() dataplane.Port { return u.mem }
+
+func (u *fakeUplink) check() error {
+	u.h.mu.Lock()
+	defer u.h.mu.Unlock()
+	return u.down
+}
+
+func (u *fakeUplink) claim(c attach.Claim) error {
+	u.h.mu.Lock()
+	defer u.h.mu.Unlock()
+	u.o.claim = c
+	return nil
+}
+
+func (u *fakeUplink) release() error {
+	u.h.mu.Lock()
+	defer u.h.mu.Unlock()
+	u.h.opened--
+	delete(u.h.uplinks, u.o.ifName)
+	return u.mem.Close()
+}
+
+// fakeWatch tells the states that a test sets.
+type fakeWatch struct {
+	h      *fakeHost
+	name   string
+	states chan attach.UplinkState
+}
+
+func (w *fakeWatch) States() <-chan attach.UplinkState { return w.states }
+
+func (w *fakeWatch) Close() error {
+	w.h.mu.Lock()
+	defer w.h.mu.Unlock()
+	delete(w.h.watches, w.name)
+	close(w.states)
+	return nil
+}
+
+func (h *fakeHost) watchUplink(name string) (uplinkWatch, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := &fakeWatch{h: h, name: name, states: make(chan attach.UplinkState, 10)}
+	w.states <- h.nics[name]
+	h.watches[name] = w
+	return w, nil
+}
+
+func (h *fakeHost) openUplink(o uplinkOrder) (uplinkDevice, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failOpen != nil {
+		return nil, h.failOpen
+	}
+	if !h.nics[o.ifName].Present {
+		return nil, fmt.Errorf("interface %s: %w", o.ifName, attach.ErrNoLink)
+	}
+	h.opened++
+	u := &fakeUplink{h: h, o: o, mem: mem.New(mem.Config{Workers: o.workers})}
+	h.uplinks[o.ifName] = u
+	return u, nil
+}
+
+// setNIC makes an interface what s says.
+func (h *fakeHost) setNIC(name string, s attach.UplinkState) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nics[name] = s
+	if w := h.watches[name]; w != nil {
+		w.states <- s
+	}
+}
+
+// fakeLocal is ports that a host in memory holds.
+type fakeLocal struct {
+	h *fakeHost
+	p proxy.Publication
+}
+
+func (l *fakeLocal) SetTarget(*proxy.Target) {}
+func (l *fakeLocal) Stats() proxy.Stats      { return proxy.Stats{} }
+func (l *fakeLocal) Flush()                  {}
+
+func (l *fakeLocal) Close() error {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	l.h.opened--
+	delete(l.h.held, l.p.Ports.First)
+	return nil
+}
+
+func (h *fakeHost) publish(p proxy.Publication) (localPort, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held[p.Ports.First] {
+		return nil, fmt.Errorf("port %d: %w", p.Ports.First, attach.ErrPortInUse)
+	}
+	h.held[p.Ports.First] = true
+	h.opened++
+	return &fakeLocal{h, p}, nil
+}
+
+func (d *fakeDevice) namespace() *attach.Namespace { return nil }
 
 type fakeDevice struct {
 	h     *fakeHost
@@ -224,7 +346,7 @@ func testOptions(t *testing.T, dir string) Options {
 	return Options{
 		Version: "test", Node: "node",
 		Socket: filepath.Join(dir, "swd.sock"), StateDir: filepath.Join(dir, "state"),
-		Workers: 1, MaxMACs: 1000, Log: zaptest.NewLogger(t),
+		Workers: 1, MaxMACs: 1000, MaxConns: 1000, Log: zaptest.NewLogger(t),
 	}
 }
 

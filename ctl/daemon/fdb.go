@@ -30,6 +30,9 @@ func (d *Daemon) AddStatic(s config.Static) (api.Entry, error) {
 	if err != nil {
 		return api.Entry{}, err
 	}
+	if n := d.networks[s.Network]; n.gateway != nil && n.gateway.config.MAC == k.mac {
+		return api.Entry{}, fail(http.StatusConflict, "it is the MAC of the network's gateway")
+	}
 	if was, ok := d.statics.all[k]; ok {
 		return api.Entry{}, fail(http.StatusConflict, "there is a static entry for port %s", was.Port).
 			withHint("remove it first: swctl fdb rm %s --network %s", s.MAC, s.Network)

@@ -42,6 +42,8 @@ func (d *Daemon) age(ctx context.Context) {
 			return
 		case <-t.C:
 			d.sw.Expire(d.now(), expireBudget)
+			d.nat.Expire(d.now(), expireBudget)
+			d.engine.Do(func(worker int) { d.nat.Tick(worker, d.now()) })
 			d.reportFlaps()
 		}
 	}

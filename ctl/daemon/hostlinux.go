@@ -14,6 +14,7 @@ import (
 
 	"heddle/ctl/attach"
 	"heddle/ctl/config"
+	"heddle/ctl/proxy"
 	"heddle/dataplane"
 	"heddle/dataplane/packet"
 	"heddle/dataplane/tap"
@@ -28,6 +29,7 @@ type machine struct {
 	own     *attach.Namespace
 	watcher *attach.Watcher
 	links   linkTable
+	proxy   *proxy.Proxy
 	claimed func(port, ifName string) bool // Nil sweeps nothing.
 	swept   map[attach.ID]bool             // Namespaces; the daemon calls open and sweep one at a time.
 	done    sync.WaitGroup
@@ -56,7 +58,7 @@ func openMachine(log *zap.Logger) (*machine, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("host: %w", err), own.Close())
 	}
-	m := &machine{log: log, own: own, watcher: w, swept: make(map[attach.ID]bool)}
+	m := &machine{log: log, own: own, watcher: w, proxy: proxy.New(proxy.Config{Host: own}), swept: make(map[attach.ID]bool)}
 	m.links.init()
 	m.done.Go(func() {
 		for e := range w.Events() {
@@ -149,6 +151,13 @@ type faulty interface {
 
 func (l *link) port() dataplane.Port { return l.p }
 func (l *link) facts() facts         { return l.f }
+
+func (l *link) namespace() *attach.Namespace {
+	if l.ns.Same(l.m.own) {
+		return nil
+	}
+	return l.ns
+}
 
 func (l *link) dropped() uint64 { return l.lost.Load() }
 

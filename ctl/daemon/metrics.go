@@ -31,6 +31,13 @@ var (
 	metricWorkers    = desc("workers", "Worker threads.")
 	metricRounds     = desc("worker_rounds_total", "Turns of the workers' loops.")
 	metricRefusedCli = desc("clients_refused_total", "Connections to the socket that were refused because there were too many.")
+	metricUplinkUp   = desc("uplink_up", "1 if the uplink carries frames, 0 if it is down.", "uplink")
+	metricUplinkRx   = desc("uplink_receive_bytes_total", "Bytes that came by the uplink.", "uplink")
+	metricUplinkTx   = desc("uplink_transmit_bytes_total", "Bytes that left by the uplink.", "uplink")
+	metricConns      = desc("nat_connections", "Connections that NAT tracks.")
+	metricMaxConns   = desc("nat_max_connections", "Bound of the connections.")
+	metricCreated    = desc("nat_connections_created_total", "Connections that began.")
+	metricNoConn     = desc("nat_connections_refused_total", "Connections refused for want of room, or by a container's limit.")
 	metricCaptures   = desc("captures", "Captures that run.")
 )
 
@@ -63,9 +70,24 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(metricRefusedCli, d.listener.refused.Load())
 	gauge(metricCaptures, len(d.captures))
 
+	conns := d.nat.Stats()
+	gauge(metricConns, conns.Conns)
+	gauge(metricMaxConns, conns.MaxConns)
+	count(metricCreated, conns.Created)
+	count(metricNoConn, conns.Refused)
+
 	d.sample("")
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	for name, u := range d.uplinks {
+		t, up := u.totals(), 1
+		if u.trouble() != nil {
+			up = 0
+		}
+		gauge(metricUplinkUp, up, name)
+		count(metricUplinkRx, t.RxBytes, name)
+		count(metricUplinkTx, t.TxBytes, name)
+	}
 	for name, p := range d.ports {
 		network, t, up := p.spec.Network, p.totals(), 0
 		if p.attached {
@@ -88,7 +110,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for name, n := range d.networks {
 		s := n.live.Stats()
-		gauge(metricMACs, s.MACs, name)
+		gauge(metricMACs, s.MACs-n.hidden(), name)
 		gauge(metricMaxMACs, s.MaxMACs, name)
 		count(metricLearned, s.Learned, name)
 		count(metricMoves, s.Moves, name)

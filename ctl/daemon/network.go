@@ -16,6 +16,10 @@ import (
 type network struct {
 	spec config.Network // With its VNI decided.
 	live *vswitch.Network
+
+	gateway   *gateway // Nil without.
+	noGateway error    // Why without.
+	told      string   // What was logged of that.
 }
 
 // want returns the spec with its defaults.
@@ -52,6 +56,7 @@ func (d *Daemon) AddNetwork(spec config.Network) error {
 	if err := d.save(); err != nil {
 		return errors.Join(err, d.dropNetwork(spec.Name))
 	}
+	d.settleNAT()
 	d.note(eventNetworkAdded, "network "+spec.Name, "added")
 	return nil
 }
@@ -68,11 +73,19 @@ func (d *Daemon) RemoveNetwork(name string) error {
 		return fail(http.StatusConflict, "%d ports are on it, as %s", len(ports), ports[0].spec.Name).
 			withHint("remove them first: swctl port rm %s", ports[0].spec.Name)
 	}
+	if err := d.unused(func(r *natRule) bool { return d.leadsTo(r, name) }); err != nil {
+		return err
+	}
 	if err := d.dropNetwork(name); err != nil {
 		return err
 	}
-	if err := d.save(); err != nil {
-		return errors.Join(err, d.makeNetwork(n.spec))
+	err := d.save()
+	if err != nil {
+		err = errors.Join(err, d.makeNetwork(n.spec))
+	}
+	d.settleNAT()
+	if err != nil {
+		return err
 	}
 	d.note(eventNetworkRemoved, "network "+name, "removed")
 	return nil
@@ -96,6 +109,7 @@ func (d *Daemon) makeNetwork(spec config.Network) error {
 
 // dropNetwork ends the live object, on which no ports are.
 func (d *Daemon) dropNetwork(name string) error {
+	d.closeGateway(d.networks[name])
 	if err := d.sw.RemoveNetwork(d.networks[name].live); err != nil {
 		return fail(http.StatusConflict, "%w", err)
 	}

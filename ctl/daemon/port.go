@@ -57,6 +57,7 @@ func (d *Daemon) AddPort(ctx context.Context, spec config.Port) error {
 	if err := d.save(); err != nil {
 		return errors.Join(err, d.dropPort(d.ports[spec.Name]))
 	}
+	d.settleNAT()
 	d.note(eventPortAdded, "port "+spec.Name, "added to network "+spec.Network)
 	return nil
 }
@@ -115,17 +116,12 @@ func (d *Daemon) makePort(ctx context.Context, spec config.Port, on onFailure) e
 	if spec.Kind == config.KindPacket {
 		p.facts.ifName = spec.Interface
 	}
-	for id := dataplane.PortID(1); id < dataplane.MaxPorts && p.id == 0; id++ {
-		if d.ids[id] == nil {
-			p.id = id
-		}
-	}
-	if p.id == 0 {
-		return fail(http.StatusConflict, "there are %d ports: no more fit", dataplane.MaxPorts-1)
+	var err error
+	if p.id, err = d.freeID(); err != nil {
+		return err
 	}
 	late := on == keepFailed && d.starting != nil && (spec.Container != "" || time.Since(d.starting.begun) > startTime)
-	err := errStarting
-	if !late {
+	if err = errStarting; !late {
 		err = d.openDevice(ctx, p)
 	}
 	if err == nil {
@@ -297,7 +293,13 @@ func (d *Daemon) RemovePort(name string) error {
 	if err := d.saveWithout(p); err != nil {
 		return err
 	}
-	err := d.dropPort(p)
+	var errs []error
+	for _, r := range d.natOf(name) {
+		errs = append(errs, d.dropNAT(r))
+		d.note(eventNATRemoved, "nat "+r.id, "port "+name+" is removed")
+	}
+	err := errors.Join(d.dropPort(p), errors.Join(errs...))
+	d.settleNAT()
 	d.note(eventPortRemoved, "port "+name, "removed from network "+p.spec.Network)
 	if err != nil {
 		return fail(http.StatusUnprocessableEntity, "the port is removed, but on the host something is left of it: %w", err)
@@ -315,6 +317,7 @@ func (d *Daemon) dropPort(p *port) error {
 	if p.attached {
 		d.detach(p)
 	}
+	d.leaveNAT(p)
 	var err error
 	if p.dev != nil {
 		d.carry(p)

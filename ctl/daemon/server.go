@@ -216,6 +216,27 @@ func (d *Daemon) routes() http.Handler {
 		return nil, d.RemovePort(r.PathValue("name"))
 	}})
 
+	d.handle(mux, "GET "+api.PathUplinks, handler{what: "uplink ls", do: func(*http.Request) (any, error) { return d.Uplinks(), nil }})
+	d.handle(mux, "POST "+api.PathUplinks, handler{what: "uplink add", status: http.StatusCreated, do: d.postUplink})
+	d.handle(mux, "GET "+api.PathUplinks+"/{name}", handler{what: "uplink show", do: func(r *http.Request) (any, error) {
+		return orError(d.Uplink(r.PathValue("name")))
+	}})
+	d.handle(mux, "DELETE "+api.PathUplinks+"/{name}", handler{what: "uplink rm", do: func(r *http.Request) (any, error) {
+		return nil, d.RemoveUplink(r.PathValue("name"))
+	}})
+
+	d.handle(mux, "GET "+api.PathNAT, handler{what: "nat ls", do: func(*http.Request) (any, error) { return d.NATs(), nil }})
+	d.handle(mux, "POST "+api.PathNAT, handler{what: "nat add", status: http.StatusCreated, do: d.postNAT})
+	d.handle(mux, "GET "+api.PathNAT+"/{name}", handler{what: "nat show", do: func(r *http.Request) (any, error) {
+		return orError(d.NAT(r.PathValue("name")))
+	}})
+	d.handle(mux, "DELETE "+api.PathNAT+"/{name}", handler{what: "nat rm", do: func(r *http.Request) (any, error) {
+		return nil, d.RemoveNAT(r.PathValue("name"))
+	}})
+	mux.HandleFunc("GET "+api.PathConns, d.getConns)
+	d.handle(mux, "DELETE "+api.PathConns, handler{what: "conn flush", do: d.deleteConns, params: true})
+	d.handle(mux, "GET "+api.PathConnCount, handler{what: "conn count", do: d.countConns})
+
 	mux.HandleFunc("GET "+api.PathFDB, d.getFDB)
 	d.handle(mux, "POST "+api.PathFDB, handler{what: "fdb add", status: http.StatusCreated, do: d.postFDB})
 	remove, flush := d.serve(handler{what: "fdb rm", do: d.deleteFDB, params: true}), d.serve(handler{what: "fdb flush", do: d.flushFDB, params: true})

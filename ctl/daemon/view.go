@@ -39,6 +39,17 @@ func (d *Daemon) Status() api.Status {
 	for _, n := range t.Drops {
 		s.Drops += n
 	}
+	for _, n := range d.networks {
+		s.MACs -= n.hidden()
+	}
+	s.Uplinks = len(d.uplinks)
+	for _, u := range d.uplinks {
+		if u.trouble() != nil {
+			s.UplinksDown++
+		}
+	}
+	conns := d.nat.Stats()
+	s.Conns, s.MaxConns, s.ConnsRefused = conns.Conns, conns.MaxConns, conns.Refused
 	return s
 }
 
@@ -48,6 +59,16 @@ func (d *Daemon) sum() dataplane.Totals {
 	for _, p := range d.ports {
 		t := p.totals()
 		addTotals(&sum, &t)
+	}
+	for _, u := range d.uplinks {
+		t := u.totals()
+		addDrops(&sum, &t)
+	}
+	for _, n := range d.networks {
+		if n.gateway != nil {
+			t := n.gateway.live.Counters().Totals()
+			addDrops(&sum, &t)
+		}
 	}
 	return sum
 }
@@ -97,7 +118,7 @@ func (n *network) view(ports []string) api.Network {
 		MaxMACs:       macs.MaxMACs,
 		Isolated:      spec.Isolated,
 		Ports:         append([]string{}, ports...),
-		MACs:          macs.MACs,
+		MACs:          macs.MACs - n.hidden(),
 	}
 	for _, s := range spec.Subnets {
 		v.Subnets = append(v.Subnets, s.String())
@@ -107,6 +128,14 @@ func (n *network) view(ports []string) api.Network {
 	}
 	slices.Sort(v.Ports)
 	return v
+}
+
+// hidden is how many entries of the FDB are swd's own and not listed.
+func (n *network) hidden() int {
+	if n.gateway == nil {
+		return 0
+	}
+	return 1
 }
 
 // Ports returns all ports, by name.

@@ -19,10 +19,10 @@ func (p *program) captureCommand() *cobra.Command {
 	var what client.Capture
 	var file string
 	cmd := &cobra.Command{
-		Use:   "capture (PORT | --network NET) [FILTER...]",
-		Short: "Capture the frames of a port or network as pcapng",
-		Long: `Capture the frames of a port or network as pcapng, until -c frames are caught
-or Ctrl-C. FILTER is an expression as tcpdump takes, without host names and byte
+		Use:   "capture (PORT | --network NET | --uplink UP) [FILTER...]",
+		Short: "Capture the frames of a port, network or uplink as pcapng",
+		Long: `Capture the frames of a port, network or uplink as pcapng, until -c frames are
+caught or Ctrl-C. FILTER is an expression as tcpdump takes, without host names and byte
 expressions (tcp[13]).
 
 Frames that couldn't be kept are counted as missed. That is before the filter:
@@ -32,13 +32,14 @@ Without -w it writes to stdout, unless that is a terminal. When the disk is
 full, the file is cut back to its last whole frame and can be read.`,
 		Example: `  swctl capture web -w web.pcapng -c 100
   swctl capture --network blue -w - tcp port 80 | tcpdump -r -
+  swctl capture --uplink wan -w wan.pcapng udp port 53
   swctl capture web -w - arp or icmp | wireshark -k -i -`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			named := 0
-			if what.Network == "" {
+			if what.Network == "" && what.Uplink == "" {
 				if len(args) == 0 {
-					return errors.New("want a PORT or --network NET")
+					return errors.New("want a PORT, --network NET or --uplink UP")
 				}
 				what.Port, named = args[0], 1
 			}
@@ -52,10 +53,13 @@ full, the file is cut back to its last whole frame and can be read.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&what.Network, "network", "", "all ports of this `network`: a frame shows where it comes in and where it goes out")
+	f.StringVar(&what.Uplink, "uplink", "", "this `uplink`: frames as they are on the wire, those that are swd's")
 	f.StringVarP(&file, "write", "w", "", "`FILE` to write to, - for stdout")
 	f.Uint64VarP(&what.Count, "count", "c", 0, "end after `N` frames")
 	f.Uint32Var(&what.SnapLen, "snaplen", 0, "`bytes` of each frame to keep (default: all)")
+	cmd.MarkFlagsMutuallyExclusive("network", "uplink")
 	complete(cmd, "network", p.networkNames())
+	complete(cmd, "uplink", p.uplinkNames())
 	return cmd
 }
 

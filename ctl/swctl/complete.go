@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -59,6 +60,41 @@ func (p *program) networkNames() completer {
 	})
 }
 
+// uplinkNames completes the names of swd's uplinks.
+func (p *program) uplinkNames() completer {
+	return p.ask(func(ctx context.Context, c *client.Client) (names []string, err error) {
+		all, err := c.Uplinks(ctx)
+		for i := range all {
+			names = append(names, all[i].Name)
+		}
+		return names, err
+	})
+}
+
+// natIDs completes the ids of swd's NAT, with what they stand for.
+func (p *program) natIDs() completer {
+	return p.ask(func(ctx context.Context, c *client.Client) (ids []string, err error) {
+		all, err := c.NATs(ctx)
+		for i := range all {
+			what := cmp.Or(all[i].Listen, all[i].Network)
+			ids = append(ids, cobra.CompletionWithDesc(all[i].ID, all[i].Type+" "+what))
+		}
+		return ids, err
+	})
+}
+
+// targets completes the names of swd's ports up to the colon.
+func (p *program) targets() completer {
+	names := p.portNames()
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		words, how := names(cmd, args, toComplete)
+		for i := range words {
+			words[i] += ":"
+		}
+		return words, how | cobra.ShellCompDirectiveNoSpace
+	}
+}
+
 // ask completes what swd answers, and nothing if it doesn't.
 func (p *program) ask(names func(context.Context, *client.Client) ([]string, error)) completer {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -81,7 +117,7 @@ func (p *program) ask(names func(context.Context, *client.Client) ([]string, err
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:       "completion bash|zsh|fish",
-		Short:     "Print a script that completes swctl's commands, ports and networks",
+		Short:     "Print a script that completes swctl's commands and swd's objects",
 		Example:   "  swctl completion bash > /etc/bash_completion.d/swctl",
 		Args:      cobra.MatchAll(arguments("the shell"), cobra.OnlyValidArgs),
 		ValidArgs: []string{"bash", "zsh", "fish"},

@@ -2,11 +2,14 @@ package main
 
 import (
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"heddle/ctl/config"
 )
 
 // TestDocs: docs/CLI.md names every command and every flag.
@@ -35,4 +38,30 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	walk(newRoot())
+}
+
+// TestDocsConfig: the config file in docs/CLI.md is one, it shows every field
+// but those it has a word for, and the settings in it are the defaults.
+func TestDocsConfig(t *testing.T) {
+	text, err := os.ReadFile("../../docs/CLI.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	c, err := config.Parse([]byte(example))
+	if err != nil || len(c.Uplinks) == 0 || len(c.NAT) == 0 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if want := (config.NATSettings{}).WithDefaults(); c.NATSettings != want {
+		t.Errorf("%+v, want %+v", c.NATSettings, want)
+	}
+	for _, v := range []any{config.Network{}, config.Port{}, config.Static{}, config.Uplink{}, config.NAT{}, config.NATSettings{}} {
+		for i := range reflect.TypeOf(v).NumField() {
+			name, _, _ := strings.Cut(reflect.TypeOf(v).Field(i).Tag.Get("json"), ",")
+			if !strings.Contains(example, name) {
+				t.Errorf("the example lacks %s of %T", name, v)
+			}
+		}
+	}
 }

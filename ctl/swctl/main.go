@@ -1,5 +1,6 @@
-// Command swctl controls swd: networks, ports, the FDB, counters, events and
-// captures. docs/CLI.md describes every command.
+// Command swctl controls swd: networks, ports, the FDB, uplinks, NAT and its
+// connections, counters, events and captures. docs/CLI.md describes every
+// command.
 //
 // There is one file per noun. Each command asks swd by package client, prints
 // what it answers as a table or JSON, and returns its error; run alone decides

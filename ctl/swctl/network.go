@@ -128,22 +128,23 @@ func (p *program) networkShow() *cobra.Command {
 }
 
 func (p *program) networkRemove() *cobra.Command {
-	return p.removal("rm NAME", "Remove a network on which no ports are", "  swctl network rm blue", p.networkNames(),
+	return p.removal("rm NAME", "Remove a network on which no ports are", "  swctl network rm blue", config.CheckName, p.networkNames(),
 		func(cmd *cobra.Command, c *client.Client, name string) error {
 			return c.RemoveNetwork(cmd.Context(), name)
 		})
 }
 
-// removal makes the rm of a noun whose objects are known by name.
-func (p *program) removal(use, short, example string, names completer, remove func(*cobra.Command, *client.Client, string) error) *cobra.Command {
+// removal makes the rm of a noun whose objects are known by what use says and
+// check finds good.
+func (p *program) removal(use, short, example string, check func(string) error, names completer, remove func(*cobra.Command, *client.Client, string) error) *cobra.Command {
 	var ifExists bool
 	cmd := &cobra.Command{
 		Use:     use,
 		Short:   short,
 		Example: example + "\n" + example + " --if-exists",
-		Args:    arguments("NAME"),
+		Args:    arguments(strings.TrimPrefix(use, "rm ")),
 		RunE: works(1, func(cmd *cobra.Command, args []string) error {
-			if err := config.CheckName(args[0]); err != nil {
+			if err := check(args[0]); err != nil {
 				return err
 			}
 			c := p.client()

@@ -93,15 +93,16 @@ func portTable(t *table, all []api.Port) {
 	t.row("NAME", "KIND", "NETWORK", "STATE", "IFNAME", "MAC", "IPS", "RX-FRAMES", "RX-BYTES", "TX-FRAMES", "TX-BYTES", "DROPS")
 	for i := range all {
 		p := &all[i]
-		t.row(p.Name, p.Kind, p.Network, p.State, p.IfName, p.MAC, p.IPs, p.RxFrames, p.RxBytes, p.TxFrames, p.TxBytes, dropSum(p))
+		t.row(p.Name, p.Kind, p.Network, p.State, p.IfName, p.MAC, p.IPs, p.RxFrames, p.RxBytes, p.TxFrames, p.TxBytes, sum(p.Drops))
 	}
 }
 
-func dropSum(p *api.Port) (sum uint64) {
-	for _, n := range p.Drops {
-		sum += n
+// sum adds up counts by reason.
+func sum(drops map[string]uint64) (all uint64) {
+	for _, n := range drops {
+		all += n
 	}
-	return sum
+	return all
 }
 
 func (p *program) portShow() *cobra.Command {
@@ -150,14 +151,14 @@ func portDetails(t *table, p *api.Port) {
 	t.row("rx-bytes", p.RxBytes)
 	t.row("tx-frames", p.TxFrames)
 	t.row("tx-bytes", p.TxBytes)
-	t.row("drops", dropSum(p))
+	t.row("drops", sum(p.Drops))
 	for _, reason := range slices.Sorted(maps.Keys(p.Drops)) {
 		t.row("drops-"+reason, p.Drops[reason])
 	}
 }
 
 func (p *program) portRemove() *cobra.Command {
-	return p.removal("rm NAME", "Remove a port and the interface that was made for it", "  swctl port rm web", p.portNames(),
+	return p.removal("rm NAME", "Remove a port and the interface that was made for it", "  swctl port rm web", config.CheckName, p.portNames(),
 		func(cmd *cobra.Command, c *client.Client, name string) error {
 			return c.RemovePort(cmd.Context(), name)
 		})

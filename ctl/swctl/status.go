@@ -58,6 +58,11 @@ func statusTable(t *table, s *api.Status) {
 	t.row("tx-frames", s.TxFrames)
 	t.row("tx-bytes", s.TxBytes)
 	t.row("drops", s.Drops)
+	t.row("uplinks", s.Uplinks)
+	t.row("uplinks-down", s.UplinksDown)
+	t.row("conns", s.Conns)
+	t.row("max-conns", s.MaxConns)
+	t.row("conns-refused", s.ConnsRefused)
 }
 
 func (p *program) versionCommand() *cobra.Command {

@@ -26,11 +26,29 @@ const (
 		`"tx_bytes":0,"drops":{}}`
 	status = `{"version":"1.2.3","node":"host1","pid":42,"uptime_seconds":61.5,"workers":2,"networks":1,"ports":2,` +
 		`"ports_down":1,"macs":2,"max_macs":1048576,"macs_refused":0,"rx_frames":10,"rx_bytes":980,"tx_frames":12,` +
-		`"tx_bytes":1100,"drops":3}`
+		`"tx_bytes":1100,"drops":3,"uplinks":2,"uplinks_down":1,"conns":2,"max_conns":1000000,"conns_refused":0}`
 	learnt = `{"mac":"02:00:00:00:00:09","network":"blue","port":"web","static":false,"age_seconds":3.2}`
 	static = `{"mac":"02:00:00:00:00:05","network":"blue","port":"web","static":true,"age_seconds":0}`
 	event1 = `{"time":"2026-01-02T03:04:05.000000006Z","kind":"port-added","object":"port web","message":"added to network blue"}`
 	event2 = `{"time":"2026-01-02T03:04:06.5Z","kind":"port-down","object":"port lan","message":"interface enp3s0 is gone"}`
+	wan    = `{"name":"wan","interface":"eth0","mode":"shared","state":"up","mac":"02:00:00:00:00:11",` +
+		`"addresses":["192.0.2.9/24","2001:db8::9/64"],"next_hops":[{"address":"192.0.2.1","mac":"02:00:00:00:00:12","state":"reachable"},` +
+		`{"address":"fe80::1","state":"incomplete"}],"ports":"61000-65535","mtu":1500,"rx_frames":20,"rx_bytes":1960,"tx_frames":22,` +
+		`"tx_bytes":2200,"drops":{"unsolicited":4}}`
+	dmz = `{"name":"dmz","interface":"eth1","mode":"own","state":"down","reason":"interface eth1 has no carrier","mac":"02:00:00:00:00:13",` +
+		`"addresses":["203.0.113.2/24"],"next_hops":[],"ports":"1024-65535","mtu":1500,"rx_frames":0,"rx_bytes":0,"tx_frames":0,` +
+		`"tx_bytes":0,"drops":{}}`
+	masquerade = `{"id":"e83756f20108","type":"masquerade","state":"up","network":"blue","uplink":"wan","mapping":"endpoint-independent",` +
+		`"filtering":"address-and-port-dependent","ipv6":"translate","hits":12}`
+	publication = `{"id":"500b014917c1","type":"publish","state":"up","network":"blue","uplink":"wan","listen":"8080/tcp","to":"web:80",` +
+		`"to_addresses":["198.18.0.2:80"],"hits":3}`
+	idle = `{"id":"0123456789ab","type":"publish","state":"down","reason":"port db is down","network":"blue","uplink":"wan",` +
+		`"listen":"5432/tcp","to":"db:5432","hits":0}`
+	conn1 = `{"proto":"tcp","network":"blue","uplink":"wan","nat":"e83756f20108","original":{"src":"198.18.0.2:40000","dst":"192.0.2.80:80"},` +
+		`"reply":{"src":"192.0.2.80:80","dst":"192.0.2.9:61007"},"state":"established","timeout_seconds":7439.2,"packets":12,"bytes":3400}`
+	conn2 = `{"proto":"icmp","network":"blue","uplink":"wan","nat":"e83756f20108","original":{"src":"[2001:db8:1::2]:77","dst":"2001:db8::80"},` +
+		`"reply":{"src":"2001:db8::80","dst":"[2001:db8::9]:61077"},"state":"query","timeout_seconds":59,"packets":2,"bytes":168}`
+	count  = `{"count":2,"max":1000000,"containers":1,"created":15,"expired":13,"refused":0}`
 	wanted = `{"networks":[{"name":"blue","subnets":["198.18.0.0/24"]}],"ports":[{"name":"web","network":"blue","pid":7}]}`
 )
 
@@ -49,6 +67,18 @@ var canned = map[string]answer{
 	"GET /v1/drops?port=web": {
 		body: `[{"reason":"no-egress","count":2,"port":"web"},{"reason":"exceeds-mtu","count":1,"port":"web"}]`,
 	},
+	"GET /v1/uplinks":          {body: "[" + wan + "," + dmz + "]"},
+	"GET /v1/uplinks/wan":      {body: wan},
+	"GET /v1/uplinks/dmz":      {body: dmz},
+	"POST /v1/uplinks":         {status: 201, body: wan},
+	"GET /v1/nat":              {body: "[" + publication + "," + idle + "," + masquerade + "]"},
+	"GET /v1/nat/e83756f20108": {body: masquerade},
+	"GET /v1/nat/500b014917c1": {body: publication},
+	"GET /v1/nat/0123456789ab": {body: idle},
+	"POST /v1/nat":             {status: 201, body: publication},
+	"GET /v1/conns":            {body: "[" + conn1 + ",\n" + conn2 + "]\n"},
+	"GET /v1/conns/count":      {body: count},
+
 	"GET /v1/events":  {body: event1 + "\n" + event2 + "\n"},
 	"GET /v1/config":  {body: wanted},
 	"POST /v1/config": {body: `{"created":["port web"],"changed":["network blue"],"unchanged":null}`},
@@ -76,6 +106,17 @@ func TestOutput(t *testing.T) {
 		"fdb-ls":       "fdb ls",
 		"fdb-add":      "fdb add 02:00:00:00:00:05 --network blue --port web",
 		"events":       "events",
+		"uplink-ls":    "uplink ls",
+		"uplink-show":  "uplink show wan",
+		"uplink-down":  "uplink show dmz",
+		"uplink-add":   "uplink add wan --interface eth0",
+		"nat-ls":       "nat ls",
+		"nat-show":     "nat show e83756f20108",
+		"nat-publish":  "nat show 500b014917c1",
+		"nat-down":     "nat show 0123456789ab",
+		"nat-add":      "nat add publish --uplink wan --listen 8080/tcp --to web:80",
+		"conn-ls":      "conn ls",
+		"conn-count":   "conn count",
 	} {
 		for suffix, o := range map[string]string{".golden": "table", ".json.golden": "json"} {
 			got := f.swctlWith(t.Context(), "networks: []", append(strings.Fields(args), "-o", o)...)
@@ -97,9 +138,10 @@ func TestOutput(t *testing.T) {
 func TestEmptyLists(t *testing.T) {
 	f := newFakeSwd(t, map[string]answer{
 		"GET /v1/networks": {body: "null"}, "GET /v1/ports": {body: "[]"}, "GET /v1/fdb": {body: "[]"},
-		"GET /v1/drops": {body: "null"}, "GET /v1/events": {},
+		"GET /v1/drops": {body: "null"}, "GET /v1/events": {}, "GET /v1/uplinks": {body: "null"}, "GET /v1/nat": {body: "[]"},
+		"GET /v1/conns": {body: "[]"},
 	})
-	for _, args := range []string{"network ls", "port ls", "fdb ls", "drops", "events"} {
+	for _, args := range []string{"network ls", "port ls", "fdb ls", "drops", "events", "uplink ls", "nat ls", "conn ls"} {
 		expect(t, f.swctl(append(strings.Fields(args), "-o", "json")...), outcome{0, "[]\n", ""})
 	}
 	expect(t, f.swctl("fdb", "ls"), outcome{0, "MAC  NETWORK  PORT  STATIC  AGE-SECONDS\n", ""})
@@ -129,6 +171,26 @@ func TestRequests(t *testing.T) {
 		{"apply -f -", `POST /v1/config {"networks":[{"name":"blue"}]}`},
 		{"events --follow", "GET /v1/events?follow=1"},
 		{"capture web -w - -c 5 --snaplen 96 tcp port 80", "GET /v1/capture?count=5&filter=tcp+port+80&port=web&snaplen=96"},
+		{"uplink add wan --interface eth0", `POST /v1/uplinks {"name":"wan","interface":"eth0"}`},
+		{
+			"uplink add dmz --interface eth1 --mode own --address 203.0.113.2/24 --address 2001:db8::2/64 --next-hop 203.0.113.1 --ports 2000-2999 --mac 02:00:00:00:00:07",
+			`POST /v1/uplinks {"name":"dmz","interface":"eth1","mode":"own","addresses":["203.0.113.2/24","2001:db8::2/64"],"next_hops":["203.0.113.1"],"ports":"2000-2999","mac":"02:00:00:00:00:07"}`,
+		},
+		{"uplink rm wan", "DELETE /v1/uplinks/wan"},
+		{"nat add masquerade --network blue --uplink wan", `POST /v1/nat {"type":"masquerade","uplink":"wan","network":"blue"}`},
+		{
+			"nat add masquerade --network blue --uplink wan --mapping address-and-port-dependent --filtering address-and-port-dependent --ipv6 route",
+			`POST /v1/nat {"type":"masquerade","uplink":"wan","network":"blue","mapping":"address-and-port-dependent","filtering":"address-and-port-dependent","ipv6":"route"}`,
+		},
+		{
+			"nat add publish --uplink wan --listen [2001:db8::1]:8000-8010/udp --to [2001:db8:1::2]:9000-9010",
+			`POST /v1/nat {"type":"publish","uplink":"wan","listen":"[2001:db8::1]:8000-8010/udp","to":"[2001:db8:1::2]:9000-9010"}`,
+		},
+		{"nat rm 500b014917c1", "DELETE /v1/nat/500b014917c1"},
+		{"conn ls --network blue --proto tcp --src 198.18.0.2 --dst 192.0.2.0/24 --limit 10", "GET /v1/conns?dst=192.0.2.0%2F24&limit=10&network=blue&proto=tcp&src=198.18.0.2"},
+		{"conn flush", "DELETE /v1/conns"},
+		{"conn flush --proto icmp --src 2001:db8:1::2", "DELETE /v1/conns?proto=icmp&src=2001%3Adb8%3A1%3A%3A2"},
+		{"capture --uplink wan -w - udp", "GET /v1/capture?filter=udp&uplink=wan"},
 		{"capture --network blue -w - arp", "GET /v1/capture?filter=arp&network=blue"},
 	} {
 		f := newFakeSwd(t, nil)
@@ -162,9 +224,21 @@ func TestBadUsage(t *testing.T) {
 		{"network add blue --ageing 5", "network add: --ageing: "},
 		{"fdb add 02:00:00:00:00:05 --network blue", `fdb add: required flag(s) "port" not set`},
 		{"fdb rm --network blue", "fdb rm: MAC is missing"},
+		{"uplink add wan", `uplink add: required flag(s) "interface" not set`},
+		{"uplink", "uplink: what to do is missing: want one of add, ls, rm, show"},
+		{"nat add", "nat add: what to do is missing: want one of masquerade, publish"},
+		{"nat add snat", `nat add: unknown command "snat": want one of masquerade, publish`},
+		{"nat add masquerade --uplink wan", `nat add masquerade: required flag(s) "network" not set`},
+		{"nat add publish --uplink wan --listen 80/tcp", `nat add publish: required flag(s) "to" not set`},
+		{"nat rm", "nat rm: ID is missing"},
+		{"conn", "conn: what to do is missing: want one of count, flush, ls"},
+		{"conn ls --limit -1", "conn ls: "},
+		{"conn ls --src=", "conn ls: --src is given but empty"},
+		{"conn flush all", `conn flush: there is an argument too many: "all"`},
 		{"apply", `apply: required flag(s) "file" not set`},
 		{"port ls -o xml", "want table or json"},
-		{"capture", "capture: want a PORT or --network NET"},
+		{"capture", "capture: want a PORT, --network NET or --uplink UP"},
+		{"capture --network blue --uplink wan -w -", "capture: "},
 		{"capture web -w - -c -1", "capture: --count: \"-1\" is no whole number from 0 up\n"},
 		{"capture web -w - --snaplen abc", "capture: --snaplen: \"abc\" is no whole number from 0 up\n"},
 		{"completion", "completion: the shell is missing"},
@@ -185,12 +259,16 @@ func TestBadUsage(t *testing.T) {
 // TestRefused: exit code 1 with what swd says.
 func TestRefused(t *testing.T) {
 	f := newFakeSwd(t, map[string]answer{
-		"POST /v1/ports":          {status: 409, body: `{"what":"port add web","why":"it exists","hint":"remove it first"}`},
-		"DELETE /v1/ports/web":    {status: 404, body: `{"what":"port rm web","why":"there is no port web"}`},
-		"DELETE /v1/networks/web": {status: 409, body: `{"what":"network rm web","why":"1 ports are on it"}`},
-		"GET /v1/ports":           {status: 200, body: `[{"name":`},
-		"GET /v1/drops":           {status: 429, body: `{"what":"","why":"swd already serves 64 clients","hint":"end one"}`},
-		"GET /v1/networks":        {status: 502, body: "<html>"},
+		"POST /v1/ports":              {status: 409, body: `{"what":"port add web","why":"it exists","hint":"remove it first"}`},
+		"DELETE /v1/ports/web":        {status: 404, body: `{"what":"port rm web","why":"there is no port web"}`},
+		"DELETE /v1/networks/web":     {status: 409, body: `{"what":"network rm web","why":"1 ports are on it"}`},
+		"DELETE /v1/uplinks/wan":      {status: 409, body: `{"what":"uplink rm wan","why":"nat e83756f20108 uses it"}`},
+		"DELETE /v1/nat/500b014917c1": {status: 404, body: `{"what":"nat rm 500b014917c1","why":"there is no NAT 500b014917c1"}`},
+		"GET /v1/conns":               {body: `[` + conn1 + `,{"proto":`},
+		"GET /v1/conns?network=x":     {status: 404, body: `{"what":"conn ls","why":"there is no network x"}`},
+		"GET /v1/ports":               {status: 200, body: `[{"name":`},
+		"GET /v1/networks":            {status: 502, body: "<html>"},
+		"GET /v1/drops":               {status: 429, body: `{"what":"","why":"swd already serves 64 clients","hint":"end one"}`},
 		"DELETE /v1/fdb?mac=02%3A00%3A00%3A00%3A00%3A05&network=blue": {status: 404, body: `{"what":"fdb rm","why":"no entry"}`},
 	})
 	for _, c := range []struct{ args, stderr string }{
@@ -207,12 +285,21 @@ func TestRefused(t *testing.T) {
 		{"network add blue --subnet 198.18.0.0", "error: network add blue: --subnet: \"198.18.0.0\" is no subnet: want one as 198.18.0.0/24 or 2001:db8::/64\n"},
 		{"network add blue --gateway x", "error: network add blue: --gateway: \"x\" is no address: want one as 198.18.0.1 or 2001:db8::1\n"},
 		{"fdb rm zz --network blue", "error: fdb rm zz: mac: \"zz\" is no MAC address: want six bytes in hex, as 02:00:00:00:00:01\n"},
+		{"uplink rm wan --if-exists", "error: uplink rm wan: nat e83756f20108 uses it\n"},
+		{"uplink add wan --interface eth0 --next-hop x", "error: uplink add wan: --next-hop: \"x\" is no address: want one as 198.18.0.1 or 2001:db8::1\n"},
+		{"nat rm 500b014917c1", "error: nat rm 500b014917c1: there is no NAT 500b014917c1\n"},
+		{"nat show 500b", "error: nat show 500b: \"500b\" is no id: want 12 hexadecimal digits, as swctl nat ls shows them\n"},
+		{"conn ls --network x", "error: conn ls: there is no network x\n"},
+		{"conn ls --network x -o json", "error: conn ls: there is no network x\n"},
+		{"conn ls --proto gre", "error: conn ls: --proto: \"gre\" is no protocol of connections: want tcp, udp, icmp or sctp\n"},
+		{"conn flush --dst web", "error: conn flush: --dst: \"web\" is no address and no subnet: want one as 198.18.0.2 or 2001:db8::/64\n"},
 		{"apply -f testdata/absent.yaml", "error: apply: open testdata/absent.yaml: no such file or directory\n"},
 	} {
 		t.Run(c.args, func(t *testing.T) { expect(t, f.swctl(strings.Fields(c.args)...), outcome{1, "", c.stderr}) })
 	}
 	expect(t, f.swctl("port", "rm", "web", "--if-exists"), outcome{})
 	expect(t, f.swctl("fdb", "rm", "02:00:00:00:00:05", "--network", "blue", "--if-exists"), outcome{})
+	expect(t, f.swctl("nat", "rm", "500b014917c1", "--if-exists"), outcome{})
 }
 
 // TestApplyErrors: each error of the file is a line, and swd isn't asked.
@@ -238,6 +325,9 @@ func TestUnreachable(t *testing.T) {
 		"status", "drops", "export", "apply -f -", "network ls", "network show a", "network add a", "network rm a --if-exists",
 		"port show a", "port add a --network b --pid 1", "port rm a --if-exists", "fdb ls", "fdb flush",
 		"fdb rm 02:00:00:00:00:05 --network b --if-exists", "fdb add 02:00:00:00:00:05 --network b --port c",
+		"uplink ls", "uplink show a", "uplink add a --interface b", "uplink rm a --if-exists",
+		"nat ls", "nat show 500b014917c1", "nat rm 500b014917c1 --if-exists", "nat add masquerade --network a --uplink b",
+		"nat add publish --uplink a --listen 80/tcp --to b:80", "conn ls", "conn ls -o json", "conn flush", "conn count",
 		"events", "events --follow", "capture a -w -", "capture --network a -w x.pcapng",
 	} {
 		if got := f.swctl(strings.Fields(args)...); got.code != 3 || got.stdout != "" {
@@ -293,6 +383,10 @@ func TestCompletion(t *testing.T) {
 		"port add x --network |": "blue\nbare\n:4\n",
 		"port add x --kind |":    "tap\nveth\npacket\n:4\n",
 		"fdb flush --port |":     "web\nlan\n:4\n",
+		"uplink show |":          "wan\ndmz\n:4\n",
+		"nat rm |":               "500b014917c1\tpublish 8080/tcp\n0123456789ab\tpublish 5432/tcp\ne83756f20108\tmasquerade blue\n:4\n",
+		"nat add publish --to |": "web:\nlan:\n:6\n",
+		"conn ls --proto |":      "tcp\nudp\nicmp\nsctp\n:4\n",
 		"port ls -o |":           "table\njson\n:4\n",
 	} {
 		words := strings.Split(strings.TrimSuffix(args, "|"), " ")

@@ -19,7 +19,7 @@ import (
 // flags is the command line.
 type flags struct {
 	config, socket, socketGroup, stateDir string
-	workers, maxMACs                      int
+	workers, maxMACs, maxConns            int
 	logLevel, logFormat                   string
 	metrics, node                         string
 }
@@ -32,6 +32,7 @@ func (f *flags) define(s *pflag.FlagSet) {
 	s.StringVar(&f.stateDir, "state-dir", "/var/lib/swd", "save what was asked for in `DIR`")
 	s.IntVar(&f.workers, "workers", 0, "carry frames on `N` threads; 0 means half of the CPUs")
 	s.IntVar(&f.maxMACs, "max-macs", 0, "know at most `N` MACs over all networks; 0 means a million")
+	s.IntVar(&f.maxConns, "max-conns", 0, "track at most `N` connections of NAT; 0 means a million")
 	s.StringVar(&f.logLevel, "log-level", "info", "log from `LEVEL` on: debug, info, warn, error")
 	s.StringVar(&f.logFormat, "log-format", "console", "log as `FORMAT`: console or json")
 	s.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics on `ADDR:PORT`")
@@ -71,6 +72,9 @@ func (f *flags) options() (daemon.Options, error) {
 	if f.maxMACs < 0 || f.maxMACs > config.MaxMACs {
 		return daemon.Options{}, fmt.Errorf("--max-macs %d: want 0 to %d", f.maxMACs, config.MaxMACs)
 	}
+	if f.maxConns < 0 || f.maxConns > config.MaxConns {
+		return daemon.Options{}, fmt.Errorf("--max-conns %d: want 0 to %d", f.maxConns, config.MaxConns)
+	}
 	cpus, err := allowedCPUs()
 	if err != nil {
 		return daemon.Options{}, err
@@ -92,7 +96,7 @@ func (f *flags) options() (daemon.Options, error) {
 	return daemon.Options{
 		Version: version, Node: f.node,
 		Socket: f.socket, SocketGroup: f.socketGroup, StateDir: f.stateDir, Config: f.config,
-		Workers: workers, CPUs: last(cpus, workers), MaxMACs: f.maxMACs,
+		Workers: workers, CPUs: last(cpus, workers), MaxMACs: f.maxMACs, MaxConns: f.maxConns,
 		Metrics: f.metrics, Log: log,
 	}, nil
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // clsactPriority and clsactHandle are where the filter stands; a filter of
-// another name that stands there is left alone, and silencing fails.
+// another name that stands there is left alone, and attaching fails.
 const (
 	clsactPriority = 1
 	clsactHandle   = 1
@@ -26,15 +26,16 @@ func clsact(index int) netlink.Qdisc {
 	}}
 }
 
-// silenceClsact is silenceTCX for kernels without tcx.
-func silenceClsact(index int, program *ebpf.Program) (io.Closer, error) {
+// attachClsact is attachTCX for kernels without tcx. The filter gets the
+// program's name.
+func attachClsact(index int, program *ebpf.Program, name string) (io.Closer, error) {
 	made := true
 	if err := netlink.QdiscAdd(clsact(index)); errors.Is(err, unix.EEXIST) {
 		made = false
 	} else if err != nil {
 		return nil, fmt.Errorf("add clsact: %w", err)
 	}
-	err := replaceFilter(index, program)
+	err := replaceFilter(index, program, name)
 	if err != nil {
 		if made {
 			err = errors.Join(err, netlink.QdiscDel(clsact(index)))
@@ -49,7 +50,7 @@ func silenceClsact(index int, program *ebpf.Program) (io.Closer, error) {
 	return &filterCloser{ns: here, index: index}, nil
 }
 
-// filterCloser closes what silenceClsact opened.
+// filterCloser closes what attachClsact opened.
 type filterCloser struct {
 	mu    sync.Mutex
 	ns    *Namespace // Open while the filter is there.
@@ -71,7 +72,7 @@ func (c *filterCloser) Close() error {
 	return err
 }
 
-func replaceFilter(index int, program *ebpf.Program) error {
+func replaceFilter(index int, program *ebpf.Program, name string) error {
 	mine, others, err := filters(index)
 	if err != nil {
 		return err
@@ -92,7 +93,7 @@ func replaceFilter(index int, program *ebpf.Program) error {
 			Protocol:  unix.ETH_P_ALL,
 		},
 		Fd:           program.FD(),
-		Name:         silencer,
+		Name:         name,
 		DirectAction: true,
 	})
 	if err != nil {
@@ -114,7 +115,7 @@ func filters(index int) (mine *netlink.BpfFilter, others []netlink.Filter, err e
 			return nil, nil, fmt.Errorf("list filters: %w", err)
 		}
 		for _, f := range all {
-			if b, ok := f.(*netlink.BpfFilter); ok && b.Name == silencer && parent == netlink.HANDLE_MIN_INGRESS {
+			if b, ok := f.(*netlink.BpfFilter); ok && isOurs(b.Name) && parent == netlink.HANDLE_MIN_INGRESS {
 				mine = b
 				continue
 			}
