@@ -52,8 +52,7 @@ func (d *Daemon) newServer() *http.Server {
 
 // guard stands before all routes. Who may connect is decided by the kernel, by
 // the socket's owner, group and mode; guard turns away only a peer that it
-// can't name, and answers a panic with
-// 500.
+// can't name, and answers a panic with 500.
 func (d *Daemon) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, known := r.Context().Value(peerKey{}).(peer)
