@@ -60,10 +60,35 @@ func TestCapture(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.add(onTAP), w.add(onVeth)
 	w.reach(a, b.ip4)
-	file := filepath.Join(w.Dir(), "tap1.pcapng")
+	var requests, replies int
+	for _, p := range w.capture(func() {
+		w.reach(a, b.ip6) // Not what the filter wants.
+		w.reach(a, b.ip4)
+		w.reach(a, b.ip4)
+	}, a.name, "-c", "4", "icmp and host "+b.ip4) {
+		icmp, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
+		switch {
+		case !ok:
+			t.Errorf("captured %v", p)
+		case icmp.TypeCode.Type() == layers.ICMPv4TypeEchoRequest:
+			requests++
+		case icmp.TypeCode.Type() == layers.ICMPv4TypeEchoReply:
+			replies++
+		}
+	}
+	if requests != 2 || replies != 2 {
+		t.Errorf("captured %d requests and %d replies", requests, replies)
+	}
+}
+
+// capture runs swctl capture with the arguments, which make it end by itself,
+// while something happens, and returns what is in the file.
+func (w *world) capture(happens func(), args ...string) (packets []gopacket.Packet) {
+	w.Helper()
+	file := filepath.Join(w.Dir(), "capture.pcapng")
 	done := make(chan error, 1)
 	go func() {
-		_, err := w.swd.Control(t.Context(), "capture", a.name, "-w", file, "-c", "4", "icmp and host "+b.ip4)
+		_, err := w.swd.Control(w.Context(), append([]string{"capture", "-w", file}, args...)...)
 		done <- err
 	}()
 	// The capture begins when its file has a header.
@@ -74,33 +99,19 @@ func TestCapture(t *testing.T) {
 		}
 		return err
 	})
-	w.reach(a, b.ip6) // Not what the filter wants.
-	w.reach(a, b.ip4)
-	w.reach(a, b.ip4)
+	happens()
 	w.NoError(<-done)
 	f, err := os.Open(file)
 	w.NoError(err)
 	defer func() { w.NoError(f.Close()) }()
 	r, err := pcapgo.NewNgReader(f, pcapgo.DefaultNgReaderOptions)
 	w.NoError(err)
-	var requests, replies int
 	for {
 		data, _, err := r.ReadPacketData()
 		if errors.Is(err, io.EOF) {
-			break
+			return packets
 		}
 		w.NoError(err)
-		icmp, ok := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default).Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
-		switch {
-		case !ok:
-			t.Errorf("captured %x", data)
-		case icmp.TypeCode.Type() == layers.ICMPv4TypeEchoRequest:
-			requests++
-		case icmp.TypeCode.Type() == layers.ICMPv4TypeEchoReply:
-			replies++
-		}
-	}
-	if requests != 2 || replies != 2 {
-		t.Errorf("captured %d requests and %d replies", requests, replies)
+		packets = append(packets, gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default))
 	}
 }

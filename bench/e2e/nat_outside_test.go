@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/gopacket/layers"
 )
 
 // nmap from outside finds what is published and nothing else. What is swd's and
@@ -113,4 +115,23 @@ func tool(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// A capture of an uplink shows what is on the wire: the uplink's address, not
+// the container's.
+func TestNATCapture(t *testing.T) {
+	modes(t, func(w *natWorld) {
+		a := w.container()
+		w.reach(a, server4)
+		packets := w.capture(func() { w.reach(a, server4) }, "--uplink", "wan", "-c", "2", "icmp")
+		if len(packets) != 2 {
+			w.Fatalf("captured %d packets, want a request and its reply", len(packets))
+		}
+		for _, p := range packets {
+			ip, ok := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+			if !ok || ip.SrcIP.String() != w.ext4 && ip.DstIP.String() != w.ext4 {
+				w.Errorf("captured %v", p)
+			}
+		}
+	})
 }

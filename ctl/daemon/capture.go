@@ -34,8 +34,8 @@ func ringBytes(workers int) int {
 
 // activeCapture is a capture that runs, and whose frames it takes.
 type activeCapture struct {
-	c             *capture.Capture
-	port, network string // One of them is set.
+	c                     *capture.Capture
+	port, network, uplink string // One of them is set.
 
 	mu    sync.Mutex                  // Guards names against the capture's reader.
 	names map[dataplane.PortID]string // Of the ports that were ever mirrored.
@@ -59,13 +59,29 @@ func (d *Daemon) mirrored(p *port) dataplane.Port {
 	outer := p.dev.port()
 	for _, t := range d.running {
 		if t.covers(p) {
-			t.mu.Lock()
-			t.names[p.id] = p.spec.Name
-			t.mu.Unlock()
-			outer = t.c.Wrap(p.id, outer)
+			outer = t.wrap(p.id, p.spec.Name, outer)
 		}
 	}
 	return outer
+}
+
+// mirroredUplink is mirrored for an uplink.
+func (d *Daemon) mirroredUplink(u *uplink) dataplane.Port {
+	outer := u.dev.port()
+	for _, t := range d.running {
+		if t.uplink == u.spec.Name {
+			outer = t.wrap(u.id, u.spec.Name, outer)
+		}
+	}
+	return outer
+}
+
+// wrap puts the capture around a port or uplink of that name.
+func (t *activeCapture) wrap(id dataplane.PortID, name string, inner dataplane.Port) dataplane.Port {
+	t.mu.Lock()
+	t.names[id] = name
+	t.mu.Unlock()
+	return t.c.Wrap(id, inner)
 }
 
 // mirror puts the captures around an attached port that d.running has for it.
@@ -89,13 +105,16 @@ func (d *Daemon) startCapture(t *activeCapture) error {
 	d.wiring.Lock()
 	defer d.wiring.Unlock()
 	d.mu.RLock()
-	port, network := d.ports[t.port], d.networks[t.network]
+	port, network, uplink := d.ports[t.port], d.networks[t.network], d.uplinks[t.uplink]
 	d.mu.RUnlock()
 	if t.port != "" && port == nil {
 		return noPort(t.port)
 	}
 	if t.network != "" && network == nil {
 		return noNetwork(t.network)
+	}
+	if t.uplink != "" && uplink == nil {
+		return noUplink(t.uplink)
 	}
 	d.running = append(slices.Clone(d.running), t)
 	if err := d.mirrorAll(t); err != nil {
@@ -124,8 +143,16 @@ func (d *Daemon) mirrorAll(t *activeCapture) error {
 			attached[p] = d.networks[p.spec.Network].live
 		}
 	}
+	uplink := d.uplinks[t.uplink]
 	d.mu.RUnlock()
 	var errs []error
+	if uplink != nil && uplink.attached {
+		outer := d.mirroredUplink(uplink)
+		uplink.live.Swap(outer)
+		if err := d.engine.Swap(uplink.id, outer); err != nil {
+			errs = append(errs, fmt.Errorf("capture: uplink %s: %w", t.uplink, err))
+		}
+	}
 	for p, n := range attached { // wiring keeps them attached.
 		errs = append(errs, d.mirror(p, n))
 	}
@@ -135,6 +162,7 @@ func (d *Daemon) mirrorAll(t *activeCapture) error {
 // captureRequest is what a client asks for.
 type captureRequest struct {
 	port, network string
+	uplink        string
 	count         uint64 // Frames after which it ends.
 	snaplen       int    // Bytes of a frame that are written; 0 means all.
 	expr          string
@@ -142,13 +170,13 @@ type captureRequest struct {
 }
 
 func parseCapture(r *http.Request) (c captureRequest, err error) {
-	q, err := query(r, "port", "network", "count", "snaplen", "filter")
+	q, err := query(r, "port", "network", "uplink", "count", "snaplen", "filter")
 	if err != nil {
 		return c, err
 	}
-	c.port, c.network, c.expr = q["port"], q["network"], q["filter"]
-	if (c.port == "") == (c.network == "") {
-		return c, fail(http.StatusBadRequest, "want a port or a network")
+	c.port, c.network, c.uplink, c.expr = q["port"], q["network"], q["uplink"], q["filter"]
+	if given := slices.DeleteFunc([]string{c.port, c.network, c.uplink}, func(s string) bool { return s == "" }); len(given) != 1 {
+		return c, fail(http.StatusBadRequest, "want a port, a network or an uplink")
 	}
 	if s := q["count"]; s != "" {
 		if c.count, err = strconv.ParseUint(s, 10, 63); err != nil {
@@ -171,7 +199,7 @@ func parseCapture(r *http.Request) (c captureRequest, err error) {
 	return c, nil
 }
 
-// getCapture streams what passes a port or a network as pcapng until the
+// getCapture streams what passes a port, a network or an uplink as pcapng until the
 // client goes, the count is reached or swd stops. A client that stops sending
 // (a half-closed connection) but goes on reading gets the rest and the
 // trailers.
@@ -206,7 +234,7 @@ func (d *Daemon) runCapture(ctx context.Context, w http.ResponseWriter, req capt
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	t := &activeCapture{c: c, port: req.port, network: req.network, names: make(map[dataplane.PortID]string)}
+	t := &activeCapture{c: c, port: req.port, network: req.network, uplink: req.uplink, names: make(map[dataplane.PortID]string)}
 	if err := d.startCapture(t); err != nil {
 		return err
 	}

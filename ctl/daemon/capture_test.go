@@ -215,8 +215,8 @@ func TestCaptureRefusals(t *testing.T) {
 		status int
 		why    string
 	}{
-		"":                           {400, "want a port or a network"},
-		"port=a&network=net":         {400, "want a port or a network"},
+		"":                           {400, "want a port, a network or an uplink"},
+		"port=a&network=net":         {400, "want a port, a network or an uplink"},
 		"port=none":                  {404, "no port none"},
 		"network=none":               {404, "no network none"},
 		"port=a&count=-1":            {400, "number of frames"},

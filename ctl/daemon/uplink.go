@@ -209,7 +209,7 @@ func (d *Daemon) workUplink(u *uplink) error {
 func (d *Daemon) attachUplink(u *uplink) error {
 	d.wiring.Lock()
 	defer d.wiring.Unlock()
-	outer := u.dev.port()
+	outer := d.mirroredUplink(u)
 	u.live.Swap(outer)
 	if err := d.engine.Attach(u.id, outer, u.live); err != nil {
 		u.live.Swap(nowhere{dataplane.NewCounters(d.engine.Workers())})

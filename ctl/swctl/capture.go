@@ -53,7 +53,7 @@ full, the file is cut back to its last whole frame and can be read.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&what.Network, "network", "", "all ports of this `network`: a frame shows where it comes in and where it goes out")
-	f.StringVar(&what.Uplink, "uplink", "", "this `uplink`: frames as they are on the wire, those that are swd's")
+	f.StringVar(&what.Uplink, "uplink", "", "this `uplink`: frames as they are on the wire")
 	f.StringVarP(&file, "write", "w", "", "`FILE` to write to, - for stdout")
 	f.Uint64VarP(&what.Count, "count", "c", 0, "end after `N` frames")
 	f.Uint32Var(&what.SnapLen, "snaplen", 0, "`bytes` of each frame to keep (default: all)")
