@@ -92,7 +92,7 @@ func (c *capturing) trailers(captured, missed string) {
 
 func TestCapture(t *testing.T) {
 	d := start(t, t.TempDir(), newTestHost())
-	d.setUp()
+	d.setUpQuiet()
 	a, b := d.h.device(linkA).mem, d.h.device(linkB).mem
 	tcp := frameTCP80()
 	copy(tcp, frame(2, 1)[:12])
@@ -137,7 +137,7 @@ func TestCapture(t *testing.T) {
 // TestCaptureFollowsPorts: those that come back, and those that come.
 func TestCaptureFollowsPorts(t *testing.T) {
 	d := start(t, t.TempDir(), newTestHost())
-	d.setUp()
+	d.setUpQuiet()
 	c := d.capture("network=net")
 	other := d.capture("port=a")
 	d.h.set(func() { delete(d.h.namespaces, "/run/netns/a"); delete(d.h.links, linkA) })
@@ -165,7 +165,7 @@ func TestCaptureFollowsPorts(t *testing.T) {
 // TestCaptureClientGoes: a client that just closes leaves nothing behind.
 func TestCaptureClientGoes(t *testing.T) {
 	d := start(t, t.TempDir(), newTestHost())
-	d.setUp()
+	d.setUpQuiet()
 	for range 3 * maxCaptures {
 		c := d.capture("network=net")
 		d.h.device(linkA).mem.InjectBytes(0, frame(0xff, 1))
@@ -178,7 +178,7 @@ func TestCaptureClientGoes(t *testing.T) {
 // the capture, never the switch's.
 func TestCaptureIsBounded(t *testing.T) {
 	d := start(t, t.TempDir(), newTestHost())
-	d.setUp()
+	d.setUpQuiet()
 	var all []*capturing
 	for range maxCaptures {
 		all = append(all, d.capture("port=a"))
@@ -210,7 +210,7 @@ func TestCaptureIsBounded(t *testing.T) {
 
 func TestCaptureRefusals(t *testing.T) {
 	d := start(t, t.TempDir(), newTestHost())
-	d.setUp()
+	d.setUpQuiet()
 	for query, want := range map[string]struct {
 		status int
 		why    string

@@ -454,7 +454,19 @@ func (d *testDaemon) must(method, path string, in, out any) {
 // setUp makes network net with ports a and b in namespaces a and b.
 func (d *testDaemon) setUp() {
 	d.t.Helper()
-	d.must("POST", api.PathNetworks, `{"name":"net","subnets":["198.18.0.0/24"],"gateways":["198.18.0.1"]}`, nil)
+	d.setUpOn(`{"name":"net","subnets":["198.18.0.0/24"],"gateways":["198.18.0.1"]}`)
+}
+
+// setUpQuiet is setUp without a gateway, which announces itself: for tests that
+// count every frame.
+func (d *testDaemon) setUpQuiet() {
+	d.t.Helper()
+	d.setUpOn(`{"name":"net","subnets":["198.18.0.0/24"]}`)
+}
+
+func (d *testDaemon) setUpOn(network string) {
+	d.t.Helper()
+	d.must("POST", api.PathNetworks, network, nil)
 	for _, name := range []string{"a", "b"} {
 		d.must("POST", api.PathPorts, config.Port{Name: name, Network: "net", NetNS: "/run/netns/" + name, IPs: []string{"auto"}}, nil)
 	}
