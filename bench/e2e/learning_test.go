@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"testing"
 	"time"
 )
@@ -104,7 +103,7 @@ func TestStationMoves(t *testing.T) {
 	a, b, c := w.add(onTAP), w.add(onVeth), w.add(onTAP)
 	w.reach(a, b.ip4)
 	mac := w.hardware(b)
-	w.NoError(b.ns.SetMAC(b.ifname, net.HardwareAddr{2, 0, 0, 0, 0, 0xbb})) // The failed one is heard no more.
+	w.NoError(b.ns.SetUp(b.ifname, false))
 	w.NoError(c.ns.SetMAC(c.ifname, mac))
 	w.NoError(c.ns.AddAddress(c.ifname, b.ip4+"/24"))
 	w.reach(c, a.ip4)
