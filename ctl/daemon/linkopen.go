@@ -34,11 +34,16 @@ func (l *link) configure(ctx context.Context, o order) error {
 	return err
 }
 
-// restore implements device.
+// restore implements device. A link that somebody has set down, which the far
+// end may not show yet, is left down: it is restored when it is up again.
 func (l *link) restore(ctx context.Context) error {
-	if !l.wentDown.Swap(false) || l.borrowed {
+	if !l.wentDown.Load() || l.borrowed {
 		return nil
 	}
+	if now, err := l.ns.Link(l.f.ifName); err != nil || !now.Up {
+		return err
+	}
+	l.wentDown.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
 	defer cancel()
 	l.want.Name = l.f.ifName // It may have been renamed.
