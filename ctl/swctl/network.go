@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,22 +66,8 @@ func (p *program) networkAdd() *cobra.Command {
 }
 
 func (p *program) networkList() *cobra.Command {
-	return &cobra.Command{
-		Use:     "ls",
-		Short:   "List the networks",
-		Example: "  swctl network ls",
-		Args:    arguments(),
-		RunE: works(0, func(cmd *cobra.Command, _ []string) error {
-			c := p.client()
-			defer c.Close()
-			all, err := c.Networks(cmd.Context())
-			if err != nil {
-				return err
-			}
-			slices.SortFunc(all, func(a, b api.Network) int { return strings.Compare(a.Name, b.Name) })
-			return p.print(cmd, list(all), func(t *table) { networkTable(t, all) })
-		}),
-	}
+	return listing(p, "List the networks", "  swctl network ls",
+		func(o *api.Network) string { return o.Name }, (*client.Client).Networks, networkTable)
 }
 
 func networkTable(t *table, all []api.Network) {
@@ -95,36 +79,21 @@ func networkTable(t *table, all []api.Network) {
 }
 
 func (p *program) networkShow() *cobra.Command {
-	return &cobra.Command{
-		Use:     "show NAME",
-		Short:   "Show a network",
-		Example: "  swctl network show blue",
-		Args:    arguments("NAME"),
-		RunE: works(1, func(cmd *cobra.Command, args []string) error {
-			if err := config.CheckName(args[0]); err != nil {
-				return err
-			}
-			c := p.client()
-			defer c.Close()
-			n, err := c.Network(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return p.print(cmd, n, func(t *table) {
-				t.row("name", n.Name)
-				t.row("vni", n.VNI)
-				t.row("subnets", n.Subnets)
-				t.row("gateways", n.Gateways)
-				t.row("mtu", n.MTU)
-				t.row("ageing-seconds", seconds(n.AgeingSeconds))
-				t.row("max-macs", n.MaxMACs)
-				t.row("isolated", n.Isolated)
-				t.row("ports", n.Ports)
-				t.row("macs", n.MACs)
-			})
-		}),
-		ValidArgsFunction: first(p.networkNames()),
-	}
+	return showing(p, "Show a network", "  swctl network show blue", p.networkNames(),
+		(*client.Client).Network, networkDetails)
+}
+
+func networkDetails(t *table, n *api.Network) {
+	t.row("name", n.Name)
+	t.row("vni", n.VNI)
+	t.row("subnets", n.Subnets)
+	t.row("gateways", n.Gateways)
+	t.row("mtu", n.MTU)
+	t.row("ageing-seconds", seconds(n.AgeingSeconds))
+	t.row("max-macs", n.MaxMACs)
+	t.row("isolated", n.Isolated)
+	t.row("ports", n.Ports)
+	t.row("macs", n.MACs)
 }
 
 func (p *program) networkRemove() *cobra.Command {
@@ -132,29 +101,6 @@ func (p *program) networkRemove() *cobra.Command {
 		func(cmd *cobra.Command, c *client.Client, name string) error {
 			return c.RemoveNetwork(cmd.Context(), name)
 		})
-}
-
-// removal makes the rm of a noun whose objects are known by what use says and
-// check finds good.
-func (p *program) removal(use, short, example string, check func(string) error, names completer, remove func(*cobra.Command, *client.Client, string) error) *cobra.Command {
-	var ifExists bool
-	cmd := &cobra.Command{
-		Use:     use,
-		Short:   short,
-		Example: example + "\n" + example + " --if-exists",
-		Args:    arguments(strings.TrimPrefix(use, "rm ")),
-		RunE: works(1, func(cmd *cobra.Command, args []string) error {
-			if err := check(args[0]); err != nil {
-				return err
-			}
-			c := p.client()
-			defer c.Close()
-			return unlessGone(ifExists, remove(cmd, c, args[0]))
-		}),
-		ValidArgsFunction: first(names),
-	}
-	ifExistsFlag(cmd, &ifExists)
-	return cmd
 }
 
 func ifExistsFlag(cmd *cobra.Command, ifExists *bool) {

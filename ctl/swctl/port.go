@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -71,22 +70,8 @@ packet port takes an interface that exists.`,
 }
 
 func (p *program) portList() *cobra.Command {
-	return &cobra.Command{
-		Use:     "ls",
-		Short:   "List the ports with their counters",
-		Example: "  swctl port ls",
-		Args:    arguments(),
-		RunE: works(0, func(cmd *cobra.Command, _ []string) error {
-			c := p.client()
-			defer c.Close()
-			all, err := c.Ports(cmd.Context())
-			if err != nil {
-				return err
-			}
-			slices.SortFunc(all, func(a, b api.Port) int { return strings.Compare(a.Name, b.Name) })
-			return p.print(cmd, list(all), func(t *table) { portTable(t, all) })
-		}),
-	}
+	return listing(p, "List the ports with their counters", "  swctl port ls",
+		func(o *api.Port) string { return o.Name }, (*client.Client).Ports, portTable)
 }
 
 func portTable(t *table, all []api.Port) {
@@ -106,25 +91,8 @@ func sum(drops map[string]uint64) (all uint64) {
 }
 
 func (p *program) portShow() *cobra.Command {
-	return &cobra.Command{
-		Use:     "show NAME",
-		Short:   "Show a port",
-		Example: "  swctl port show web",
-		Args:    arguments("NAME"),
-		RunE: works(1, func(cmd *cobra.Command, args []string) error {
-			if err := config.CheckName(args[0]); err != nil {
-				return err
-			}
-			c := p.client()
-			defer c.Close()
-			port, err := c.Port(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return p.print(cmd, port, func(t *table) { portDetails(t, &port) })
-		}),
-		ValidArgsFunction: first(p.portNames()),
-	}
+	return showing(p, "Show a port", "  swctl port show web", p.portNames(),
+		(*client.Client).Port, portDetails)
 }
 
 func portDetails(t *table, p *api.Port) {

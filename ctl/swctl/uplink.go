@@ -70,22 +70,8 @@ host's. An own one has a MAC and addresses of its own on the interface.`,
 }
 
 func (p *program) uplinkList() *cobra.Command {
-	return &cobra.Command{
-		Use:     "ls",
-		Short:   "List the uplinks with their counters",
-		Example: "  swctl uplink ls",
-		Args:    arguments(),
-		RunE: works(0, func(cmd *cobra.Command, _ []string) error {
-			c := p.client()
-			defer c.Close()
-			all, err := c.Uplinks(cmd.Context())
-			if err != nil {
-				return err
-			}
-			slices.SortFunc(all, func(a, b api.Uplink) int { return strings.Compare(a.Name, b.Name) })
-			return p.print(cmd, list(all), func(t *table) { uplinkTable(t, all) })
-		}),
-	}
+	return listing(p, "List the uplinks with their counters", "  swctl uplink ls",
+		func(o *api.Uplink) string { return o.Name }, (*client.Client).Uplinks, uplinkTable)
 }
 
 func uplinkTable(t *table, all []api.Uplink) {
@@ -101,25 +87,8 @@ func uplinkTable(t *table, all []api.Uplink) {
 }
 
 func (p *program) uplinkShow() *cobra.Command {
-	return &cobra.Command{
-		Use:     "show NAME",
-		Short:   "Show an uplink",
-		Example: "  swctl uplink show wan",
-		Args:    arguments("NAME"),
-		RunE: works(1, func(cmd *cobra.Command, args []string) error {
-			if err := config.CheckName(args[0]); err != nil {
-				return err
-			}
-			c := p.client()
-			defer c.Close()
-			u, err := c.Uplink(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return p.print(cmd, u, func(t *table) { uplinkDetails(t, &u) })
-		}),
-		ValidArgsFunction: first(p.uplinkNames()),
-	}
+	return showing(p, "Show an uplink", "  swctl uplink show wan", p.uplinkNames(),
+		(*client.Client).Uplink, uplinkDetails)
 }
 
 func uplinkDetails(t *table, u *api.Uplink) {
