@@ -1,4 +1,3 @@
-// Package docs holds the tests that keep the pages beside it true.
 package docs
 
 import (

@@ -1,0 +1,2 @@
+// Package docs is the pages beside it; its tests keep them true.
+package docs
