@@ -43,7 +43,11 @@ func (d *Daemon) age(ctx context.Context) {
 		case <-t.C:
 			d.sw.Expire(d.now(), expireBudget)
 			d.nat.Expire(d.now(), expireBudget)
-			d.engine.Do(func(worker int) { d.nat.Tick(worker, d.now()) })
+			d.engine.Do(func(worker int) {
+				if worker == 0 { // One asks and announces for all.
+					d.nat.Tick(worker, d.now())
+				}
+			})
 			d.reportFlaps()
 		}
 	}
