@@ -1,0 +1,2 @@
+// Package underlay sends and receives a tunnel's UDP datagrams in batches.
+package underlay

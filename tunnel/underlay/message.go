@@ -1,0 +1,137 @@
+// hot: no allocation, lock, log, map, channel, clock or interface call per frame.
+
+package underlay
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"heddle/dataplane"
+)
+
+// Datagram is what Recv gives: one UDP datagram, or several of one sender and
+// size that the kernel has joined (UDP_GRO), back to back.
+type Datagram struct {
+	// Buf is the buffer; the bytes are Buf[Off:Off+Len]. It is the caller's
+	// to write to until the worker's next Recv: at least dataplane.Headroom
+	// bytes in front, and what stands behind up to len(Buf), at least
+	// dataplane.MaxFrame bytes from Off on: room for a frame to grow in.
+	Buf []byte
+	Off int
+	Len int
+	// SegSize is the length of each datagram in it, the last one's may be
+	// less; 1 ≤ SegSize ≤ Len, and SegSize == Len if it is a single one. Len is
+	// never 0: empty datagrams are left out.
+	SegSize int
+	// Src is the sender.
+	Src Addr
+	// TOS is the DSCP and ECN byte of the IP header: of all of them, since
+	// the kernel joins no datagrams that differ in it.
+	TOS uint8
+}
+
+// What one message may be (UDP_MAX_SEGMENTS of Linux before 6.9, and what an
+// IPv4 packet holds).
+const (
+	MaxSegments = 64
+	MaxMessage  = 65535 - 20 - 8
+)
+
+// Message is one or several datagrams to one destination, to be sent by one
+// system call or a part of one: a super-packet that the kernel or the NIC cuts
+// (UDP_SEGMENT). An Outbox builds them.
+type Message struct {
+	// Dest is where it goes.
+	Dest *Dest
+	// Iovs are the pieces, back to back: for each datagram one or two, whose
+	// ends are those of datagrams.
+	Iovs []unix.Iovec
+	// Len is the sum of the pieces, at most MaxMessage.
+	Len int
+	// SegSize is the length of each datagram but the last, which may be
+	// shorter. There are at most MaxSegments.
+	SegSize int
+	// Entropy chooses the source port: equal for one flow, spread between
+	// flows. Any bits of a flow's hash.
+	Entropy uint16
+	// TOS is the DSCP and ECN byte of the IP header.
+	TOS uint8
+	// Drop is set by Send: None if all of it went, otherwise why it, or the
+	// last datagram of it that failed, did not.
+	Drop dataplane.Drop
+	// Frames and Bytes are the caller's, to count by when it is sent or
+	// dropped; nothing here looks at them.
+	Frames, Bytes int
+}
+
+// Size of an Outbox: a batch of dataplane.BatchSize frames of one segment
+// each to different sockets, or 512 datagrams of two pieces.
+const (
+	OutboxMessages = dataplane.BatchSize
+	outboxIovs     = 1024
+)
+
+// Outbox builds messages from datagrams: those that follow each other to one
+// destination and of one flow become one message, as far as sizes allow. It
+// belongs to one worker. The zero value is empty and ready; it must not be
+// copied once it holds something.
+type Outbox struct {
+	n, iovN int
+	last    int // Iovs index where the last message begins.
+	msgs    [OutboxMessages]Message
+	iovs    [outboxIovs]unix.Iovec
+}
+
+// Add appends a datagram made of a header piece and a payload piece, which may
+// be empty; neither is copied, and both must stay as they are until Reset.
+// Together they are 1 to MaxMessage bytes. It returns the message that the
+// datagram is in, for the caller to count in Frames and Bytes, or nil if there
+// is no room: then Send what is there, Reset, and Add again.
+func (o *Outbox) Add(to *Dest, entropy uint16, tos uint8, header, payload []byte) *Message {
+	if o.iovN > outboxIovs-2 {
+		return nil
+	}
+	n := len(header) + len(payload)
+	m := &o.msgs[max(o.n-1, 0)]
+	if o.n == 0 || !m.takes(to, entropy, tos, n) {
+		if o.n == OutboxMessages {
+			return nil
+		}
+		m = &o.msgs[o.n]
+		*m = Message{Dest: to, SegSize: n, Entropy: entropy, TOS: tos}
+		o.n++
+		o.last = o.iovN
+	}
+	o.piece(header)
+	if len(payload) > 0 {
+		o.piece(payload)
+	}
+	m.Iovs = o.iovs[o.last:o.iovN:o.iovN]
+	m.Len += n
+	return m
+}
+
+// takes tells whether a datagram of n bytes may follow in the message.
+func (m *Message) takes(to *Dest, entropy uint16, tos uint8, n int) bool {
+	return m.Dest == to && m.Entropy == entropy && m.TOS == tos &&
+		n <= m.SegSize && m.Len+n <= MaxMessage &&
+		m.Len%m.SegSize == 0 && m.Len < (MaxSegments)*m.SegSize
+}
+
+func (o *Outbox) piece(b []byte) {
+	iov := &o.iovs[o.iovN&(outboxIovs-1)]
+	iov.Base = unsafe.SliceData(b)
+	iov.SetLen(len(b))
+	o.iovN++
+}
+
+// Messages returns what there is to send, valid until Reset.
+func (o *Outbox) Messages() []Message { return o.msgs[:o.n] }
+
+// Reset empties the outbox and lets go of the caller's memory.
+func (o *Outbox) Reset() {
+	clear(o.iovs[:o.iovN])
+	clear(o.msgs[:o.n])
+	o.n, o.iovN, o.last = 0, 0, 0
+}
