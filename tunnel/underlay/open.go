@@ -48,7 +48,8 @@ func Open(c Config) (*Underlay, error) { return nil, syscall.ENOSYS }
 // batch can wait there. One system call.
 //
 // It returns about dataplane.PullBytes at most, and up to dataplane.BatchSize.
-func (u *Underlay) Recv(worker int) []Datagram { return nil }
+// more tells that it ended for that reason: another Recv is worth its cost.
+func (u *Underlay) Recv(worker int) (in []Datagram, more bool) { return nil, false }
 
 // Send sends the messages, those of one flow in order, and sets Drop of each:
 // None, TxQueueFull, TxDown, TxRefused, or ExceedsMTU for a datagram that is
