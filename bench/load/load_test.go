@@ -124,3 +124,47 @@ func TestMissingInterface(t *testing.T) {
 		t.Error("an interface that doesn't exist was opened")
 	}
 }
+
+// A flood is as fast as asked at most, ends with its context, and each frame of
+// it is what vary makes.
+func TestFlood(t *testing.T) {
+	a, b := bridged(t)
+	f := DefaultFrames()
+	templates, err := f.templates()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var receiver *Receiver
+	if err := b.Do(func() (err error) { receiver, err = OpenReceiver("eth0", f); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := receiver.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	const rate = 20_000
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	var sent Sent
+	done := make(chan error, 1)
+	go func() {
+		done <- a.Do(func() (err error) {
+			sent, err = Flood(ctx, "eth0", templates[0], func(frame []byte, n uint64) { stamp(frame, 0, n) }, rate)
+			return err
+		})
+	}()
+	received, err := receiver.Run(t.Context(), 300*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if most := uint64(sent.Seconds*rate) + sendBatch; sent.Frames == 0 || sent.Frames > most {
+		t.Errorf("%d frames in %.3f s at %d a second, at most", sent.Frames, sent.Seconds, rate)
+	}
+	if err := received.Verify(sent.Frames); err != nil {
+		t.Error(err)
+	}
+}

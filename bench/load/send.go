@@ -50,7 +50,13 @@ func Send(ctx context.Context, ifname string, f Frames, d time.Duration, rate fl
 func sendOn(ctx context.Context, fd int, templates [][]byte, d time.Duration, rate float64) (Sent, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	s := newSlab(templates)
+	s := newSlab(templates[0], func(frame []byte, number uint64) {
+		flow := number % uint64(len(templates))
+		if len(templates) > 1 {
+			copy(frame, templates[flow])
+		}
+		stamp(frame, uint16(flow), number/uint64(len(templates)))
+	})
 	defer runtime.KeepAlive(s)
 	began := time.Now()
 	for ctx.Err() == nil {
@@ -75,17 +81,17 @@ func sendOn(ctx context.Context, fd int, templates [][]byte, d time.Duration, ra
 
 // slab holds one batch of frames with the headers that sendmmsg takes.
 type slab struct {
-	templates [][]byte
-	frames    [sendBatch][]byte
-	iovecs    [sendBatch]unix.Iovec
-	messages  [sendBatch]mmsghdr
-	sent      uint64
+	write    func(frame []byte, number uint64) // Makes frame number out of an earlier one.
+	frames   [sendBatch][]byte
+	iovecs   [sendBatch]unix.Iovec
+	messages [sendBatch]mmsghdr
+	sent     uint64
 }
 
-func newSlab(templates [][]byte) *slab {
-	s := &slab{templates: templates}
+func newSlab(first []byte, write func(frame []byte, number uint64)) *slab {
+	s := &slab{write: write}
 	for i := range s.frames {
-		s.frames[i] = append([]byte(nil), templates[0]...)
+		s.frames[i] = append([]byte(nil), first...)
 		s.iovecs[i].Base = &s.frames[i][0]
 		s.iovecs[i].SetLen(len(s.frames[i]))
 		s.messages[i].hdr.Iov = &s.iovecs[i]
@@ -94,15 +100,10 @@ func newSlab(templates [][]byte) *slab {
 	return s
 }
 
-// send sends the next n frames, n ≤ sendBatch, all flows in turn.
+// send sends the next n frames, n ≤ sendBatch.
 func (s *slab) send(fd, n int) error {
 	for i := range n {
-		number := s.sent + uint64(i)
-		flow := number % uint64(len(s.templates))
-		if len(s.templates) > 1 {
-			copy(s.frames[i], s.templates[flow])
-		}
-		stamp(s.frames[i], uint16(flow), number/uint64(len(s.templates)))
+		s.write(s.frames[i], s.sent+uint64(i))
 	}
 	for done := 0; done < n; {
 		m, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
