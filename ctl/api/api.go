@@ -20,6 +20,13 @@ const (
 	// flushes by DELETE with the same but limit.
 	PathConns     = "/v1/conns"
 	PathConnCount = PathConns + "/count" // GET ConnCount
+
+	PathPeers   = "/v1/peers"           // config.Peer → Peer
+	PathMesh    = "/v1/mesh"            // GET Mesh; POST config.Mesh joins → Mesh; DELETE leaves
+	PathMembers = PathMesh + "/members" // GET ?endpoints=1 → []Member
+	PathKeys    = PathMesh + "/keys"    // GET []Key; POST MeshKey → Key; DELETE of a member retires it
+	// ActionActivate after the path of a key: POST → Key.
+	ActionActivate = "/activate"
 )
 
 // Trailers of a capture, decimal numbers. A capture ends when count frames are
@@ -137,6 +144,11 @@ type Status struct {
 	Conns         int     `json:"conns"` // Connections that NAT tracks.
 	MaxConns      int     `json:"max_conns"`
 	ConnsRefused  uint64  `json:"conns_refused"` // For want of room, or by a container's limit.
+	Peers         int     `json:"peers"`         // Static ones.
+	PeersDown     int     `json:"peers_down"`
+	Mesh          string  `json:"mesh"`       // As Mesh.State.
+	MembersUp     int     `json:"members_up"` // As Mesh.MembersUp.
+	Members       int     `json:"members"`
 }
 
 // Applied tells what an apply did, by object as `port web`.

@@ -18,7 +18,8 @@ func TestDocs(t *testing.T) {
 	doc := string(text)
 	for _, word := range []string{
 		api.PathStatus, api.PathConfig, api.PathNetworks, api.PathPorts, api.PathFDB, api.PathDrops, api.PathCapture,
-		api.PathEvents, api.PathUplinks, api.PathNAT, api.PathConns, api.PathConnCount, api.TrailerCaptured, api.TrailerMissed, api.TypeLines, api.TypePcapng,
+		api.PathEvents, api.PathUplinks, api.PathNAT, api.PathConns, api.PathConnCount,
+		api.PathPeers, api.PathMesh, api.PathMembers, api.PathKeys, api.ActionActivate, api.TrailerCaptured, api.TrailerMissed, api.TypeLines, api.TypePcapng,
 	} {
 		if !strings.Contains(doc, word) {
 			t.Errorf("docs/API.md lacks %s", word)
@@ -27,6 +28,7 @@ func TestDocs(t *testing.T) {
 	for _, v := range []any{
 		api.Error{}, api.Status{}, api.Network{}, api.Port{}, api.Entry{}, api.DropCount{}, api.Applied{}, api.Event{},
 		api.Uplink{}, api.NextHop{}, api.NAT{}, api.Flow{}, api.Conn{}, api.ConnCount{},
+		api.Peer{}, api.Mesh{}, api.Member{}, api.Endpoint{}, api.MeshKey{}, api.Key{},
 	} {
 		for i := range reflect.TypeOf(v).NumField() {
 			name, _, _ := strings.Cut(reflect.TypeOf(v).Field(i).Tag.Get("json"), ",")

@@ -12,10 +12,11 @@ import (
 // Together they are refused if two objects share a name, two networks a VNI,
 // two ports an interface of one namespace (as far as the spec tells: a pid and
 // a path that are the same namespace meet only on the host), two ports of a
-// network a MAC or an address, two uplinks an interface or an address, or two
-// publications a listen; if a port, entry or NAT refers to what the config
-// doesn't have; or if a network of NAT lacks its gateway. Subnets of two networks may overlap: a network is a world of
-// its own, and a flow is told apart by its VNI.
+// network a MAC or an address, two uplinks an interface or an address, two
+// publications a listen, or two peers an address; if a port, entry, NAT or peer
+// refers to what the config doesn't have; or if a network of NAT lacks its
+// gateway. Subnets of two networks may overlap: a network is a world of its
+// own, and a flow is told apart by its VNI.
 func (c *Config) Validate() error {
 	k := newChecker()
 	c.check(k)
@@ -27,7 +28,8 @@ func (c *Config) check(k checker) {
 		!k.bounded("ports", len(c.Ports), MaxPorts) ||
 		!k.bounded("fdb", len(c.FDB), MaxStatics) ||
 		!k.bounded("uplinks", len(c.Uplinks), MaxUplinks) ||
-		!k.bounded("nat", len(c.NAT), MaxNAT) {
+		!k.bounded("nat", len(c.NAT), MaxNAT) ||
+		!k.bounded("peers", len(c.Peers), MaxPeers) {
 		return
 	}
 	networks := c.checkNetworks(k.field("networks"))
@@ -36,6 +38,8 @@ func (c *Config) check(k checker) {
 	uplinks := c.checkUplinks(k.field("uplinks"))
 	c.checkNAT(k.field("nat"), networks, ports, uplinks)
 	c.NATSettings.check(k.field("nat_settings"))
+	c.checkPeers(k.field("peers"), networks)
+	c.Mesh.check(k.field("mesh"))
 }
 
 // bounded refuses a list that is too long.

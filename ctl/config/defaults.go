@@ -49,6 +49,8 @@ func (c *Config) WithDefaults() *Config {
 		NAT:      slices.Clone(c.NAT),
 
 		NATSettings: c.NATSettings.WithDefaults(),
+		Peers:       slices.Clone(c.Peers),
+		Mesh:        c.Mesh,
 	}
 	for i := range d.Networks {
 		d.Networks[i] = d.Networks[i].WithDefaults()

@@ -68,4 +68,10 @@ const (
 	// MaxContainerPorts is the most external ports of one container: all of one
 	// address, in each protocol.
 	MaxContainerPorts = 1 << 18
+
+	// MaxPeers is the most static peers: each has a port for each network that
+	// it shares.
+	MaxPeers = MaxPorts
+	// MaxJoin is the most members that are asked to be let in.
+	MaxJoin = 64
 )

@@ -12,6 +12,9 @@ type Config struct {
 	NAT     []NAT    `json:"nat,omitempty"     yaml:"nat,omitempty"`
 	// NATSettings holds for all NAT; without any field it asks for nothing.
 	NATSettings NATSettings `json:"nat_settings,omitzero" yaml:"nat_settings,omitempty"`
+	// Peers are the static ones; those of the mesh are found.
+	Peers []Peer `json:"peers,omitempty" yaml:"peers,omitempty"`
+	Mesh  Mesh   `json:"mesh,omitzero"   yaml:"mesh,omitempty"`
 }
 
 // Network is one broadcast domain.

@@ -71,6 +71,28 @@ func (p *program) uplinkNames() completer {
 	})
 }
 
+// peerNames completes the names of swd's static peers.
+func (p *program) peerNames() completer {
+	return p.ask(func(ctx context.Context, c *client.Client) (names []string, err error) {
+		all, err := c.Peers(ctx)
+		for i := range all {
+			names = append(names, all[i].Name)
+		}
+		return names, err
+	})
+}
+
+// keyIDs completes the ids of the mesh's keys.
+func (p *program) keyIDs() completer {
+	return p.ask(func(ctx context.Context, c *client.Client) (ids []string, err error) {
+		all, err := c.Keys(ctx)
+		for _, k := range all {
+			ids = append(ids, k.ID)
+		}
+		return ids, err
+	})
+}
+
 // natIDs completes the ids of swd's NAT, with what they stand for.
 func (p *program) natIDs() completer {
 	return p.ask(func(ctx context.Context, c *client.Client) (ids []string, err error) {

@@ -56,7 +56,7 @@ func TestDocsConfig(t *testing.T) {
 	if want := (config.NATSettings{}).WithDefaults(); c.NATSettings != want {
 		t.Errorf("%+v, want %+v", c.NATSettings, want)
 	}
-	for _, v := range []any{config.Network{}, config.Port{}, config.Static{}, config.Uplink{}, config.NAT{}, config.NATSettings{}} {
+	for _, v := range []any{config.Network{}, config.Port{}, config.Static{}, config.Uplink{}, config.NAT{}, config.NATSettings{}, config.Peer{}, config.Mesh{}} {
 		for i := range reflect.TypeOf(v).NumField() {
 			name, _, _ := strings.Cut(reflect.TypeOf(v).Field(i).Tag.Get("json"), ",")
 			if !strings.Contains(example, name) {

@@ -55,7 +55,7 @@ func (p *program) networkAdd() *cobra.Command {
 		ValidArgsFunction: fixed(),
 	}
 	f := cmd.Flags()
-	f.Uint32Var(&spec.VNI, "vni", 0, "VXLAN network identifier, 1 to 16777215 (default: the lowest that is free)")
+	f.Uint32Var(&spec.VNI, "vni", 0, "VXLAN network identifier, 1 to 16777215 (default: one derived from the name)")
 	f.StringSliceVar(&subnets, "subnet", nil, "subnet `CIDR` that --ip auto takes addresses from; may be repeated")
 	f.StringSliceVar(&gateways, "gateway", nil, "`IP` of the default route, one of each family")
 	f.IntVar(&spec.MTU, "mtu", 0, fmt.Sprintf("longest L3 packet in bytes (default %d)", config.DefaultMTU))

@@ -66,6 +66,7 @@ Exit codes: 0 done; 1 refused or failed; 2 bad usage; 3 swd can't be reached.`,
 		p.statusCommand(), p.versionCommand(), p.dropsCommand(), p.applyCommand(), p.exportCommand(),
 		p.networkCommand(), p.portCommand(), p.fdbCommand(),
 		p.uplinkCommand(), p.natCommand(), p.connCommand(),
+		p.peerCommand(), p.meshCommand(),
 		p.eventsCommand(), p.captureCommand(), completionCommand(),
 	)
 	return root

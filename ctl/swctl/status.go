@@ -63,6 +63,11 @@ func statusTable(t *table, s *api.Status) {
 	t.row("conns", s.Conns)
 	t.row("max-conns", s.MaxConns)
 	t.row("conns-refused", s.ConnsRefused)
+	t.row("peers", s.Peers)
+	t.row("peers-down", s.PeersDown)
+	t.row("mesh", s.Mesh)
+	t.row("members-up", s.MembersUp)
+	t.row("members", s.Members)
 }
 
 func (p *program) versionCommand() *cobra.Command {

@@ -26,7 +26,8 @@ const (
 		`"tx_bytes":0,"drops":{}}`
 	status = `{"version":"1.2.3","node":"host1","pid":42,"uptime_seconds":61.5,"workers":2,"networks":1,"ports":2,` +
 		`"ports_down":1,"macs":2,"max_macs":1048576,"macs_refused":0,"rx_frames":10,"rx_bytes":980,"tx_frames":12,` +
-		`"tx_bytes":1100,"drops":3,"uplinks":2,"uplinks_down":1,"conns":2,"max_conns":1000000,"conns_refused":0}`
+		`"tx_bytes":1100,"drops":3,"uplinks":2,"uplinks_down":1,"conns":2,"max_conns":1000000,"conns_refused":0,` +
+		`"peers":2,"peers_down":1,"mesh":"joined","members_up":2,"members":3}`
 	learnt = `{"mac":"02:00:00:00:00:09","network":"blue","port":"web","static":false,"age_seconds":3.2}`
 	static = `{"mac":"02:00:00:00:00:05","network":"blue","port":"web","static":true,"age_seconds":0}`
 	event1 = `{"time":"2026-01-02T03:04:05.000000006Z","kind":"port-added","object":"port web","message":"added to network blue"}`
@@ -48,7 +49,23 @@ const (
 		`"reply":{"src":"192.0.2.80:80","dst":"192.0.2.9:61007"},"state":"established","timeout_seconds":7439.2,"packets":12,"bytes":3400}`
 	conn2 = `{"proto":"icmp","network":"blue","uplink":"wan","nat":"e83756f20108","original":{"src":"[2001:db8:1::2]:77","dst":"2001:db8::80"},` +
 		`"reply":{"src":"2001:db8::80","dst":"[2001:db8::9]:61077"},"state":"query","timeout_seconds":59,"packets":2,"bytes":168}`
-	count  = `{"count":2,"max":1000000,"containers":1,"created":15,"expired":13,"refused":0}`
+	count = `{"count":2,"max":1000000,"containers":1,"created":15,"expired":13,"refused":0}`
+	host2 = `{"name":"host2","address":"192.0.2.2:4789","state":"up","networks":["blue"],"mtu":1500,"rx_frames":7,"rx_bytes":700,` +
+		`"tx_frames":8,"tx_bytes":800,"drops":{"exceeds-mtu":1}}`
+	tor1 = `{"name":"tor1","address":"203.0.113.9:4789","state":"down","reason":"no route to host","networks":[],"mtu":0,"rx_frames":0,` +
+		`"rx_bytes":0,"tx_frames":0,"tx_bytes":0,"drops":{}}`
+	mesh = `{"node":"host1","state":"joined","listen":"192.0.2.1:7946","vtep":"192.0.2.1:4789","encrypted":true,"join":["192.0.2.2"],` +
+		`"members_up":2,"members":3,"endpoints_local":2,"endpoints_remote":1,"refused":0,"tx_messages":5,"tx_bytes":600,"rx_messages":4,"rx_bytes":500}`
+	self = `{"name":"host1","address":"192.0.2.1:7946","vtep":"192.0.2.1:4789","state":"up","self":true,"networks":["blue","red"],` +
+		`"rtt_seconds":0,"mtu":0,"macs":2,"rx_frames":0,"tx_frames":0}`
+	member = `{"name":"host2","address":"192.0.2.2:7946","vtep":"192.0.2.2:4789","state":"up","self":false,"networks":["blue"],` +
+		`"rtt_seconds":0.000412,"mtu":1500,"macs":1,"rx_frames":7,"tx_frames":8}`
+	failed = `{"name":"host3","address":"192.0.2.3:7946","vtep":"192.0.2.3:4789","state":"down","reason":"it doesn't answer","self":false,` +
+		`"networks":[],"rtt_seconds":0,"mtu":0,"macs":0,"rx_frames":0,"tx_frames":0}`
+	announced = `{"name":"host2","address":"192.0.2.2:7946","vtep":"192.0.2.2:4789","state":"up","self":false,"networks":["blue"],` +
+		`"rtt_seconds":0.000412,"mtu":1500,"macs":1,"endpoints":[{"vni":7,"network":"blue","mac":"02:00:00:00:00:21","ips":["198.18.0.21"]}],"rx_frames":7,"tx_frames":8}`
+	key1   = `{"id":"3f1b2c4d5e6f","active":true}`
+	key2   = `{"id":"0a0b0c0d0e0f","active":false}`
 	wanted = `{"networks":[{"name":"blue","subnets":["198.18.0.0/24"]}],"ports":[{"name":"web","network":"blue","pid":7}]}`
 )
 
@@ -76,8 +93,21 @@ var canned = map[string]answer{
 	"GET /v1/nat/500b014917c1": {body: publication},
 	"GET /v1/nat/0123456789ab": {body: idle},
 	"POST /v1/nat":             {status: 201, body: publication},
-	"GET /v1/conns":            {body: "[" + conn1 + ",\n" + conn2 + "]\n"},
-	"GET /v1/conns/count":      {body: count},
+	"GET /v1/peers":            {body: "[" + tor1 + "," + host2 + "]"},
+	"GET /v1/peers/host2":      {body: host2},
+	"GET /v1/peers/tor1":       {body: tor1},
+	"POST /v1/peers":           {status: 201, body: host2},
+	"GET /v1/mesh":             {body: mesh},
+	"POST /v1/mesh":            {body: mesh},
+	"GET /v1/mesh/members":     {body: "[" + member + "," + failed + "," + self + "]"},
+	"GET /v1/mesh/keys":        {body: "[" + key1 + "," + key2 + "]"},
+	"POST /v1/mesh/keys":       {status: 201, body: key2},
+
+	"GET /v1/mesh/members?endpoints=1":         {body: "[" + announced + "]"},
+	"POST /v1/mesh/keys/3f1b2c4d5e6f/activate": {body: key1},
+
+	"GET /v1/conns":       {body: "[" + conn1 + ",\n" + conn2 + "]\n"},
+	"GET /v1/conns/count": {body: count},
 
 	"GET /v1/events":  {body: event1 + "\n" + event2 + "\n"},
 	"GET /v1/config":  {body: wanted},
@@ -117,6 +147,17 @@ func TestOutput(t *testing.T) {
 		"nat-add":      "nat add publish --uplink wan --listen 8080/tcp --to web:80",
 		"conn-ls":      "conn ls",
 		"conn-count":   "conn count",
+		"peer-ls":      "peer ls",
+		"peer-show":    "peer show host2",
+		"peer-down":    "peer show tor1",
+		"peer-add":     "peer add host2 --address 192.0.2.2",
+		"mesh-join":    "mesh join 192.0.2.2",
+		"mesh-status":  "mesh status",
+		"mesh-members": "mesh members",
+		"mesh-macs":    "mesh members --endpoints",
+		"mesh-key-ls":  "mesh key ls",
+		"mesh-key-add": "mesh key add testdata/mesh.key",
+		"mesh-key-use": "mesh key activate 3f1b2c4d5e6f",
 	} {
 		for suffix, o := range map[string]string{".golden": "table", ".json.golden": "json"} {
 			got := f.swctlWith(t.Context(), "networks: []", append(strings.Fields(args), "-o", o)...)
@@ -139,9 +180,9 @@ func TestEmptyLists(t *testing.T) {
 	f := newFakeSwd(t, map[string]answer{
 		"GET /v1/networks": {body: "null"}, "GET /v1/ports": {body: "[]"}, "GET /v1/fdb": {body: "[]"},
 		"GET /v1/drops": {body: "null"}, "GET /v1/events": {}, "GET /v1/uplinks": {body: "null"}, "GET /v1/nat": {body: "[]"},
-		"GET /v1/conns": {body: "[]"},
+		"GET /v1/conns": {body: "[]"}, "GET /v1/peers": {body: "null"}, "GET /v1/mesh/members": {body: "null"}, "GET /v1/mesh/keys": {body: "[]"},
 	})
-	for _, args := range []string{"network ls", "port ls", "fdb ls", "drops", "events", "uplink ls", "nat ls", "conn ls"} {
+	for _, args := range []string{"network ls", "port ls", "fdb ls", "drops", "events", "uplink ls", "nat ls", "conn ls", "peer ls", "mesh members", "mesh key ls"} {
 		expect(t, f.swctl(append(strings.Fields(args), "-o", "json")...), outcome{0, "[]\n", ""})
 	}
 	expect(t, f.swctl("fdb", "ls"), outcome{0, "MAC  NETWORK  PORT  STATIC  AGE-SECONDS\n", ""})
@@ -190,6 +231,17 @@ func TestRequests(t *testing.T) {
 		{"conn ls --network blue --proto tcp --src 198.18.0.2 --dst 192.0.2.0/24 --limit 10", "GET /v1/conns?dst=192.0.2.0%2F24&limit=10&network=blue&proto=tcp&src=198.18.0.2"},
 		{"conn flush", "DELETE /v1/conns"},
 		{"conn flush --proto icmp --src 2001:db8:1::2", "DELETE /v1/conns?proto=icmp&src=2001%3Adb8%3A1%3A%3A2"},
+		{"peer add host2 --address 192.0.2.2", `POST /v1/peers {"name":"host2","address":"192.0.2.2"}`},
+		{
+			"peer add host2 --address [2001:db8::2]:8472 --network blue --network red",
+			`POST /v1/peers {"name":"host2","address":"[2001:db8::2]:8472","networks":["blue","red"]}`,
+		},
+		{"peer rm host2", "DELETE /v1/peers/host2"},
+		{"mesh join 192.0.2.2 [2001:db8::3]:7947", `POST /v1/mesh {"join":["192.0.2.2","[2001:db8::3]:7947"]}`},
+		{"mesh leave", "DELETE /v1/mesh"},
+		{"mesh key add testdata/mesh.key", `POST /v1/mesh/keys {"key":"AAECAwQFBgcICQoLDA0ODw=="}`},
+		{"mesh key activate 0a0b0c0d0e0f", "POST /v1/mesh/keys/0a0b0c0d0e0f/activate null"},
+		{"mesh key retire 0a0b0c0d0e0f", "DELETE /v1/mesh/keys/0a0b0c0d0e0f"},
 		{"capture --uplink wan -w - udp", "GET /v1/capture?filter=udp&uplink=wan"},
 		{"capture --network blue -w - arp", "GET /v1/capture?filter=arp&network=blue"},
 	} {
@@ -235,6 +287,13 @@ func TestBadUsage(t *testing.T) {
 		{"conn ls --limit -1", "conn ls: "},
 		{"conn ls --src=", "conn ls: --src is given but empty"},
 		{"conn flush all", `conn flush: there is an argument too many: "all"`},
+		{"peer add host2", `peer add: required flag(s) "address" not set`},
+		{"peer", "peer: what to do is missing: want one of add, ls, rm, show"},
+		{"mesh", "mesh: what to do is missing: want one of join, key, leave, members, status"},
+		{"mesh join", "mesh join: ADDR is missing"},
+		{"mesh key", "mesh key: what to do is missing: want one of activate, add, ls, retire"},
+		{"mesh key add", "mesh key add: FILE is missing"},
+		{"mesh key retire", "mesh key retire: ID is missing"},
 		{"apply", `apply: required flag(s) "file" not set`},
 		{"port ls -o xml", "want table or json"},
 		{"capture", "capture: want a PORT, --network NET or --uplink UP"},
@@ -265,6 +324,7 @@ func TestRefused(t *testing.T) {
 		"DELETE /v1/uplinks/wan":      {status: 409, body: `{"what":"uplink rm wan","why":"nat e83756f20108 uses it"}`},
 		"DELETE /v1/nat/500b014917c1": {status: 404, body: `{"what":"nat rm 500b014917c1","why":"there is no NAT 500b014917c1"}`},
 		"GET /v1/conns":               {body: `[` + conn1 + `,{"proto":`},
+		"DELETE /v1/peers/host2":      {status: 404, body: `{"what":"peer rm host2","why":"there is no peer host2"}`},
 		"GET /v1/conns?network=x":     {status: 404, body: `{"what":"conn ls","why":"there is no network x"}`},
 		"GET /v1/ports":               {status: 200, body: `[{"name":`},
 		"GET /v1/networks":            {status: 502, body: "<html>"},
@@ -293,6 +353,9 @@ func TestRefused(t *testing.T) {
 		{"conn ls --network x -o json", "error: conn ls: there is no network x\n"},
 		{"conn ls --proto gre", "error: conn ls: --proto: \"gre\" is no protocol of connections: want tcp, udp, icmp or sctp\n"},
 		{"conn flush --dst web", "error: conn flush: --dst: \"web\" is no address and no subnet: want one as 198.18.0.2 or 2001:db8::/64\n"},
+		{"peer rm host2", "error: peer rm host2: there is no peer host2\n"},
+		{"mesh key add testdata/absent.key", "error: mesh key add testdata/absent.key: open testdata/absent.key: no such file or directory\n"},
+		{"mesh key add testdata/network-add.golden", "error: mesh key add testdata/network-add.golden: line 1: no key: want 16, 24 or 32 random bytes in Base64, as `head -c 32 /dev/urandom | base64` makes them\n"},
 		{"apply -f testdata/absent.yaml", "error: apply: open testdata/absent.yaml: no such file or directory\n"},
 	} {
 		t.Run(c.args, func(t *testing.T) { expect(t, f.swctl(strings.Fields(c.args)...), outcome{1, "", c.stderr}) })
@@ -328,6 +391,8 @@ func TestUnreachable(t *testing.T) {
 		"uplink ls", "uplink show a", "uplink add a --interface b", "uplink rm a --if-exists",
 		"nat ls", "nat show 500b014917c1", "nat rm 500b014917c1 --if-exists", "nat add masquerade --network a --uplink b",
 		"nat add publish --uplink a --listen 80/tcp --to b:80", "conn ls", "conn ls -o json", "conn flush", "conn count",
+		"peer ls", "peer show a", "peer add a --address 192.0.2.2", "peer rm a --if-exists", "mesh join 192.0.2.2", "mesh leave",
+		"mesh status", "mesh members", "mesh key ls", "mesh key add testdata/mesh.key", "mesh key activate a", "mesh key retire a",
 		"events", "events --follow", "capture a -w -", "capture --network a -w x.pcapng",
 	} {
 		if got := f.swctl(strings.Fields(args)...); got.code != 3 || got.stdout != "" {
@@ -386,6 +451,9 @@ func TestCompletion(t *testing.T) {
 		"uplink show |":          "wan\ndmz\n:4\n",
 		"nat rm |":               "500b014917c1\tpublish 8080/tcp\n0123456789ab\tpublish 5432/tcp\ne83756f20108\tmasquerade blue\n:4\n",
 		"nat add publish --to |": "web:\nlan:\n:6\n",
+		"peer rm |":              "tor1\nhost2\n:4\n",
+		"peer add x --network |": "blue\nbare\n:4\n",
+		"mesh key retire |":      "3f1b2c4d5e6f\n0a0b0c0d0e0f\n:4\n",
 		"conn ls --proto |":      "tcp\nudp\nicmp\nsctp\n:4\n",
 		"port ls -o |":           "table\njson\n:4\n",
 	} {
