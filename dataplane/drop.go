@@ -26,6 +26,15 @@ const (
 	NoEgress     // Nobody else is on the network.
 	ExceedsMTU   // Longer than the egress port's MTU allows.
 
+	// In the tunnels.
+	UnknownPeer    // From an address that is no peer's.
+	VXLANShort     // The datagram ends before its VXLAN header does.
+	VXLANFlags     // Its I flag is not set: it names no network.
+	UnknownVNI     // The network that it names is not shared with this peer.
+	ECNMarked      // Marked as congested on the way, and its sender can't be told (RFC 6040).
+	GatewayAddress // ARP or ND from another host that speaks for a gateway's address here.
+	UnderlayGuard  // A VXLAN datagram that a container, not Heddle, made for a tunnel's end.
+
 	// In the gateway and the uplink.
 	NotRoutable      // Neither IP, ARP nor ND, tagged, or not for one station.
 	BadPacket        // Its IP, TCP, UDP, SCTP or ICMP header is malformed or not all there.
@@ -70,6 +79,13 @@ var dropNames = [DropCount]string{
 	Isolated:         "isolated",
 	NoEgress:         "no-egress",
 	ExceedsMTU:       "exceeds-mtu",
+	UnknownPeer:      "unknown-peer",
+	VXLANShort:       "vxlan-short",
+	VXLANFlags:       "vxlan-flags",
+	UnknownVNI:       "unknown-vni",
+	ECNMarked:        "ecn-marked",
+	GatewayAddress:   "gateway-address",
+	UnderlayGuard:    "underlay-guard",
 	NotRoutable:      "not-routable",
 	BadPacket:        "bad-packet",
 	BadChecksum:      "bad-checksum",

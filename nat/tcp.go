@@ -3,8 +3,6 @@
 package nat
 
 import (
-	"encoding/binary"
-
 	"heddle/dataplane"
 	"heddle/dataplane/wire"
 )
@@ -53,40 +51,8 @@ func segmentOf(p *packet) (s segment) {
 	return s
 }
 
-// TCP options (RFC 9293 3.2, RFC 7323 2).
-const (
-	optEnd, optNop, optMSS, optScale = 0, 1, 2, 3
-)
-
-// option returns where in the frame the value of a TCP option of n bytes is,
-// or 0.
-func option(p *packet, what byte, n int) int {
-	h, ok := wire.TCPAt(p.data, p.l4)
-	if !ok {
-		return 0
-	}
-	b := p.data[:p.l4+h.HdrLen()]
-	for at := p.l4 + wire.TCPMinHdrLen; at < len(b); {
-		switch b[at] {
-		case optEnd:
-			return 0
-		case optNop:
-			at++
-			continue
-		}
-		if at+2 > len(b) || b[at+1] < 2 || at+int(b[at+1]) > len(b) {
-			return 0
-		}
-		if b[at] == what && int(b[at+1]) == 2+n {
-			return at + 2
-		}
-		at += int(b[at+1])
-	}
-	return 0
-}
-
 func shiftOf(p *packet) uint8 {
-	if at := option(p, optScale, 1); at != 0 {
+	if at := wire.TCPOption(p.data, p.l4, wire.TCPOptScale, 1); at != 0 {
 		return min(p.data[at], 14) // RFC 7323 2.3.
 	}
 	return noScale
@@ -95,27 +61,11 @@ func shiftOf(p *packet) uint8 {
 // clampMSS lowers the MSS option of a SYN to what a path of mtu bytes takes,
 // and fixes the checksum.
 func (p *packet) clampMSS(mtu int) {
-	at := option(p, optMSS, 2)
-	if at == 0 {
-		return
-	}
 	most := mtu - wire.IPv4MinHdrLen - wire.TCPMinHdrLen
 	if p.v6 {
 		most = mtu - wire.IPv6HdrLen - wire.TCPMinHdrLen
 	}
-	old := binary.BigEndian.Uint16(p.data[at:])
-	if int(old) <= most || most <= 0 {
-		return
-	}
-	binary.BigEndian.PutUint16(p.data[at:], uint16(most))
-	if !p.owes.Partial() {
-		h, _ := wire.TCPAt(p.data, p.l4)
-		d := wire.Delta16(old, uint16(most))
-		if (at-p.l4)%2 != 0 { // Behind an odd number of NOPs the words are crossed.
-			d = d>>8 | d<<8
-		}
-		h.SetChecksum(d.Update(h.Checksum()))
-	}
+	wire.ClampMSS(p.data, p.l4, most, p.owes.Partial())
 }
 
 // beginTCP sets up a connection by its first segment. Only a SYN begins one.
