@@ -103,6 +103,7 @@ type NAT struct {
 	uplinks     [maxPaths]*Uplink  // By path.
 	gatewayList []*Gateway
 	uplinkList  []*Uplink
+	stack       *Stack // Nil while the host isn't reached.
 }
 
 // New returns a NAT without links.

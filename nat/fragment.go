@@ -38,6 +38,7 @@ type fragmented struct {
 	proto    uint8
 	known    bool // The first fragment came.
 	refused  bool // It was dropped.
+	turned   bool // It was answered, as the others are to be.
 	dones    uint8
 	next     uint16 // In its chain.
 	born     uint32
@@ -87,14 +88,13 @@ func (t *turn) fragment(in *link, g *Gateway, u *Uplink) (uint16, dataplane.Drop
 	}
 	var path uint16
 	var d dataplane.Drop
-	t.dones = 0
-	t.last.path = 0
+	t.dones, t.turned, t.last.path = 0, false, 0
 	if g != nil {
 		path, d = t.outboundPacket(g)
 	} else {
 		path, d = t.inboundPacket(u, u.extOf(p.dst), false)
 	}
-	e.known, e.refused = true, d != dataplane.None || t.last.path == 0
+	e.known, e.turned, e.refused = true, t.turned, d != dataplane.None || t.last.path == 0 && !t.turned
 	e.done, e.dones, e.to, e.hop = t.done, uint8(t.dones), t.last.path, t.last.addr
 	t.release(e)
 	return path, d
@@ -103,11 +103,16 @@ func (t *turn) fragment(in *link, g *Gateway, u *Uplink) (uint16, dataplane.Drop
 // follow translates the later fragment at hand like its packet's first.
 func (t *turn) follow(e *fragmented) (uint16, dataplane.Drop) {
 	p, to := &t.p, t.nat.links[e.to]
+	if e.turned {
+		_, d := t.turnRound(t.nat.links[e.path])
+		return 0, d
+	}
 	if to == nil {
 		return 0, dataplane.FragmentLost // Removed meanwhile.
 	}
 	if e.dones == 0 {
-		if d := t.hop(t.nat.links[e.path], to.mtu); d != dataplane.None {
+		from := t.nat.links[e.path]
+		if d := t.hop(from, from.source(p.src), to.mtu); d != dataplane.None {
 			return 0, d
 		}
 		return t.deliver(to, e.hop)

@@ -224,10 +224,16 @@ func (t *turn) outboundOther(g *Gateway) (uint16, dataplane.Drop) {
 		return 0, dataplane.SpoofedSource
 	case containedIn(g.subnets, p.dst):
 		return t.sameNetwork(g)
-	case n.isInside(p.dst):
+	case n.gatewayOf(p.dst) != nil:
 		return 0, dataplane.Isolated
 	case p.isError:
-		return t.errorOut(g)
+		path, d := t.errorOut(g)
+		if d == dataplane.ICMPNoConn && t.isForStack(g) {
+			return t.toStack(g)
+		}
+		return path, d
+	case t.isForStack(g):
+		return t.toStack(g)
 	}
 	m := &g.masquerade
 	u := n.uplinkOwning(p.dst)
@@ -264,17 +270,15 @@ func (t *turn) outboundOther(g *Gateway) (uint16, dataplane.Drop) {
 // sameNetwork sends the packet at hand back to where its destination is.
 func (t *turn) sameNetwork(g *Gateway) (uint16, dataplane.Drop) {
 	p := &t.p
-	for i := range g.subnets {
-		if g.subnets[i].isBroadcast(p.dst) {
-			return 0, dataplane.NotRoutable
-		}
+	if g.isBroadcast(p.dst) {
+		return 0, dataplane.NotRoutable
 	}
 	return t.forward(&g.link, &g.link, p.dst)
 }
 
 // routeOut sends the packet at hand out as it is.
 func (t *turn) routeOut(g *Gateway, u *Uplink) (uint16, dataplane.Drop) {
-	if d := t.hop(&g.link, u.mtu); d != dataplane.None {
+	if d := t.hop(&g.link, g.source(t.p.src), u.mtu); d != dataplane.None {
 		return 0, d
 	}
 	return t.toOutside(u, t.p.dst)
@@ -282,20 +286,21 @@ func (t *turn) routeOut(g *Gateway, u *Uplink) (uint16, dataplane.Drop) {
 
 // forward sends the packet at hand from one link to a station on another.
 func (t *turn) forward(from, to *link, a addr) (uint16, dataplane.Drop) {
-	if d := t.hop(from, to.mtu); d != dataplane.None {
+	if d := t.hop(from, from.source(t.p.src), to.mtu); d != dataplane.None {
 		return 0, d
 	}
 	return t.deliver(to, a)
 }
 
-// hop takes one from the packet's TTL and checks its length.
-func (t *turn) hop(from *link, mtu int) dataplane.Drop {
+// hop takes one from the packet's TTL and checks its length. The address as is
+// what tells its sender on the link from.
+func (t *turn) hop(from *link, as addr, mtu int) dataplane.Drop {
 	p := &t.p
 	if p.ttl <= 1 {
-		t.report(from, from.source(p.src), &timeExceeded, 0)
+		t.report(from, as, &timeExceeded, 0)
 		return dataplane.TTLExpired
 	}
-	if !t.mayGo(from, from.source(p.src), mtu) {
+	if !t.mayGo(from, as, mtu) {
 		return dataplane.ExceedsMTU
 	}
 	t.dones = 0
@@ -311,16 +316,6 @@ func (t *turn) hop(from *link, mtu int) dataplane.Drop {
 	h.SetTTL(p.ttl - 1)
 	h.SetChecksum(ttlDelta.Update(h.Checksum()))
 	return dataplane.None
-}
-
-// isInside tells whether an address belongs to a network with a gateway.
-func (n *NAT) isInside(a addr) bool {
-	for _, g := range n.gatewayList {
-		if containedIn(g.subnets, a) {
-			return true
-		}
-	}
-	return false
 }
 
 // uplinkOwning returns the uplink whose address it is, or nil. Only a packet

@@ -18,6 +18,7 @@ type link struct {
 	subnets []prefix // On the link; their hosts are the station's addresses.
 	own     []addr   // All addresses it answers for.
 	quiet   bool     // Somebody else answers: a shared uplink's host.
+	direct  bool     // There are two stations, with one MAC: see Stack.
 
 	neighbours neighbours
 	errors     bucket // Limits the ICMP errors it makes.
@@ -131,6 +132,9 @@ func (t *turn) forget(ns *neighbours, id uint16) {
 // deliver addresses the frame at hand to an address on the link and returns
 // the link's path; 0 with None if it has to wait.
 func (t *turn) deliver(l *link, a addr) (path uint16, d dataplane.Drop) {
+	if l.direct {
+		return t.handOver(l, a)
+	}
 	return t.deliverTo(l, t.lookup(l, a))
 }
 

@@ -227,35 +227,55 @@ func (t *turn) group(l *link) dataplane.Drop {
 }
 
 // local handles the packet at hand, which is for an address of the link
-// itself: it answers an echo request (RFC 1122 3.2.2.6), nothing else.
+// itself: it answers an echo request (RFC 1122 3.2.2.6), nothing else. Of one
+// that comes in fragments each is answered by itself, which needs no room for
+// the whole: the checksum of the whole, which the first has, changes by the
+// type alone, as the pseudo-header's sum is the same both ways.
 func (t *turn) local(l *link) dataplane.Drop {
 	p := &t.p
 	if p.isND() {
 		return t.nd(l)
 	}
-	if p.class != icmp || !p.isRequest() || p.isFragment || l.quiet || t.f.Owes.GSO() {
+	if p.class != icmp || !p.isRequest() || l.quiet || t.f.Owes.GSO() || p.isFragment && t.f.Owes.Partial() {
 		return dataplane.Unsolicited
 	}
-	if !t.icmpVerify() {
+	if !p.isFragment && !t.icmpVerify() {
 		return dataplane.BadChecksum
 	}
+	typ := uint8(wire.ICMPEchoReply)
+	if p.v6 {
+		typ = wire.ICMPv6EchoReply
+	}
+	b, d := t.turnRound(l)
+	if b == nil {
+		return d
+	}
+	m, _ := wire.ICMPAt(b, p.l4)
+	m.SetTypeCode(typ, m.Code())
+	m.SetChecksum(wire.Delta16(uint16(p.icmpType)<<8, uint16(typ)<<8).Update(m.Checksum()))
+	t.turned = p.isFragment
+	return dataplane.None
+}
+
+// turnRound sends a copy of the packet at hand back to where it came from, and
+// returns its bytes to be changed before it goes; nil if it can't.
+func (t *turn) turnRound(l *link) ([]byte, dataplane.Drop) {
+	p := &t.p
 	f := t.spare()
 	if f == nil {
-		return dataplane.None
+		return nil, dataplane.None
 	}
 	if f.Len = p.end; f.Len > slotSize {
-		return dataplane.Unsolicited
+		return nil, dataplane.Unsolicited
 	}
 	b := f.Bytes()
 	copy(b, p.data[:p.end])
 	owes := t.f.Owes
 	if !offload.Complete(b, &owes) {
-		return dataplane.BadPacket
+		return nil, dataplane.BadPacket
 	}
 	setMACs(b, wire.SrcMAC(p.data), l.mac)
-	typ := uint8(wire.ICMPEchoReply)
 	if p.v6 {
-		typ = wire.ICMPv6EchoReply
 		h, _ := wire.IPv6At(b, p.l3)
 		p.src.put6(h.Dst())
 		p.dst.put6(h.Src())
@@ -268,11 +288,8 @@ func (t *turn) local(l *link) dataplane.Drop {
 		csum, _ := wire.IPv4Checksum(b, p.l3)
 		h.SetChecksum(csum)
 	}
-	m, _ := wire.ICMPAt(b, p.l4)
-	m.SetTypeCode(typ, m.Code())
-	m.SetChecksum(wire.Delta16(uint16(p.icmpType)<<8, uint16(typ)<<8).Update(m.Checksum()))
 	t.route(l.path)
-	return dataplane.None
+	return b, dataplane.None
 }
 
 // proclaim tells everybody on the link where its addresses are: gratuitous ARP

@@ -54,7 +54,9 @@ type turn struct {
 	// How the frame at hand was translated, for the fragments that follow it.
 	done  [2]rewrite
 	dones int
-	last  struct { // Where it was delivered.
+	// turned tells that it was answered, for the same.
+	turned bool
+	last   struct { // Where it was delivered.
 		path  uint16
 		addr  addr
 		fresh uint32 // Until when its MAC is believed.

@@ -135,6 +135,12 @@ func (t *turn) fromOutside(u *Uplink) (uint16, dataplane.Drop) {
 	if len(data) < wire.EthHdrLen {
 		return 0, u.foreign(dataplane.Runt)
 	}
+	if untag(t.f) {
+		if path := t.quick(&u.link); path != 0 {
+			return path, dataplane.None
+		}
+		data = t.f.Bytes()
+	}
 	if dst := wire.DstMAC(data); dst != u.mac {
 		if !dst.IsMulticast() {
 			return 0, dataplane.None
@@ -161,6 +167,24 @@ func (t *turn) fromOutside(u *Uplink) (uint16, dataplane.Drop) {
 		return t.fragment(&u.link, nil, u)
 	}
 	return t.inboundPacket(u, ext, false)
+}
+
+// untag takes a priority tag off a frame: it is of this network, like one
+// without (VID 0, IEEE 802.1Q 6.9), as the host's stack and the program on a
+// shared interface have it.
+func untag(f *dataplane.Frame) bool {
+	const tag = 4
+	b := f.Bytes()
+	if len(b) < wire.EthHdrLen+tag || binary.BigEndian.Uint16(b[wire.EthTypeOff:]) != wire.EtherTypeVLAN ||
+		binary.BigEndian.Uint16(b[wire.EthHdrLen:])&0xfff != 0 {
+		return false
+	}
+	copy(b[tag:], b[:wire.EthTypeOff])
+	f.Off, f.Len = f.Off+tag, f.Len-tag
+	if f.Owes.Partial() {
+		f.Owes.CsumStart -= tag
+	}
+	return true
 }
 
 // inboundOther handles the packet at hand, which is for none of the external
@@ -210,7 +234,7 @@ func (t *turn) inboundPacket(u *Uplink, ext uint16, again bool) (uint16, datapla
 		if p.class == icmp {
 			return 0, u.unasked(icmp, 0)
 		}
-		if !again && (p.src.isMulticast() || p.src.isLocal() || u.extOf(p.src) != 0 || t.nat.isInside(p.src)) {
+		if !again && (p.src.isMulticast() || p.src.isLocal() || u.extOf(p.src) != 0 || t.nat.gatewayOf(p.src) != nil) {
 			return 0, u.foreign(dataplane.SpoofedSource)
 		}
 		if !again && p.ttl <= 1 && (tb.exts[ext].isPublished(p.class, p.dport) || !u.quiet) {

@@ -22,6 +22,9 @@ type Config struct {
 	Name string
 	// Queues is the number of workers, 1 to dataplane.MaxWorkers. 0 means 1.
 	Queues int
+	// Transient has a device that Open makes vanish with the process, however
+	// that ends. One that is taken over stays as it is.
+	Transient bool
 }
 
 // Port is a dataplane.Port on a TAP device. Open makes it.
@@ -95,6 +98,9 @@ func open(c Config) (*Port, error) {
 	err = p.attach()
 	if err == nil {
 		err = p.checkAlone()
+	}
+	if err == nil && c.Transient && p.created {
+		err = forget(p.queues[0].fd)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())

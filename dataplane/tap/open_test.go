@@ -107,6 +107,18 @@ func exchange(t *lab.T, n *lab.NetNS, p *Port, ifName string) {
 	}
 }
 
+func TestTransientVanishesWithItsQueues(t *testing.T) {
+	l := lab.New(t)
+	ns := quiet(l, "a")
+	p := openIn(l, ns, Config{Name: "t0", Queues: 2, Transient: true})
+	l.NoError(ns.SetUp("t0", true))
+	exchange(l, ns, p, "t0")
+	l.NoError(p.Close())
+	if ns.HasLink("t0") {
+		t.Error("the device is there after its last queue was closed")
+	}
+}
+
 func TestDeleteRemovesTheDevice(t *testing.T) {
 	l := lab.New(t)
 	ns := quiet(l, "a")
