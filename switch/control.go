@@ -60,7 +60,7 @@ type Network struct {
 	view  atomic.Pointer[view]
 
 	// fdb.mu guards these.
-	macs, maxMACs                                int
+	macs, told, maxMACs                          int // told of macs are announced.
 	crowd                                        crowd
 	learned, moves, held, aged, evicted, refused uint64
 
@@ -278,8 +278,8 @@ func (n *Network) change(what string, id dataplane.PortID, f func(*slot) error) 
 	return nil
 }
 
-// Detach takes a port off the network and forgets its entries, static ones
-// too. When it returns, workers may be in the port until their batches end;
+// Detach takes a port off the network and forgets its entries, static and
+// announced ones too. When it returns, workers may be in the port until their batches end;
 // see the package comment.
 func (n *Network) Detach(id dataplane.PortID) error {
 	n.sw.mu.Lock()
@@ -296,7 +296,7 @@ func (n *Network) Detach(id dataplane.PortID) error {
 	t.chunks(func() bool {
 		p := &t.ports[id]
 		p.closing = true
-		for _, l := range []*list{&p.dynamic, &p.static} {
+		for _, l := range []*list{&p.dynamic, &p.static, &p.told} {
 			if l.n > 0 {
 				t.remove(l.head)
 				return true

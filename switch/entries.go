@@ -15,8 +15,10 @@ type Entry struct {
 	MAC     wire.MAC
 	Port    dataplane.PortID
 	Static  bool
+	// Announced tells that Announce made it and no data has moved it since.
+	Announced bool
 	// Age is the time since the MAC was last seen, in whole seconds; 0 for a
-	// static entry.
+	// static or an announced entry.
 	Age time.Duration
 }
 
@@ -68,7 +70,7 @@ func (t *fdb) scan(from int, now int64, buf *[]Entry) int {
 
 // newEntry is what a value says at the second sec.
 func newEntry(n *Network, mac wire.MAC, v value, sec uint32) Entry {
-	e := Entry{Network: n, MAC: mac, Port: v.port(), Static: v.static()}
+	e := Entry{Network: n, MAC: mac, Port: v.port(), Static: v.static(), Announced: v.announced()}
 	if seen := v.seen(); seen < sec {
 		e.Age = time.Duration(sec-seen) * time.Second
 	}
@@ -89,7 +91,7 @@ func (n *Network) Lookup(mac wire.MAC, now int64) (Entry, bool) {
 
 // AddStatic makes an entry that never ages and never moves: frames to mac go
 // to the port, and frames from it are forwarded wherever they come in, as
-// other bridges do. It takes the place of a dynamic entry. It fails with
+// other bridges do. It takes the place of a dynamic or announced entry. It fails with
 // ErrInUse if there is a static one for another port, and with ErrFull if
 // there is no room and nothing to evict.
 func (n *Network) AddStatic(mac wire.MAC, id dataplane.PortID) error {
@@ -134,7 +136,7 @@ func (n *Network) addStatic(mac wire.MAC, id dataplane.PortID) error {
 	return nil
 }
 
-// Remove forgets a MAC, static or not. It fails with ErrUnknown if it isn't
+// Remove forgets a MAC, whatever its entry is. It fails with ErrUnknown if it isn't
 // there.
 func (n *Network) Remove(mac wire.MAC) error {
 	t := &n.sw.fdb
@@ -150,8 +152,8 @@ func (n *Network) Remove(mac wire.MAC) error {
 }
 
 // Flush forgets the dynamic entries of a port, or, for port 0, of all ports of
-// the network, and returns how many. Control code calls it when a link goes
-// down. What is learnt meanwhile may stay.
+// the network, and returns how many. Static and announced ones stay. Control
+// code calls it when a link goes down. What is learnt meanwhile may stay.
 func (n *Network) Flush(id dataplane.PortID) (int, error) {
 	n.sw.mu.Lock()
 	defer n.sw.mu.Unlock()

@@ -26,7 +26,8 @@ import (
 // which they were last seen (as Open vSwitch's mac-learning does), so its head
 // is exactly the oldest: ageing pops heads that are too old, eviction pops the
 // head of the port that holds most, which a heap knows. Neither ever searches.
-// Static entries are in a list of their own and neither age nor are evicted.
+// Static entries are in a list of their own and neither age nor are evicted, and
+// so are announced ones, which control code was told of from elsewhere.
 //
 // # How it fills
 //
@@ -88,7 +89,8 @@ type fdb struct {
 
 	mu     sync.Mutex
 	clock  uint32                       // The latest second a worker or Expire told.
-	count  int                          // Entries, static ones included.
+	count  int                          // Entries, static and announced ones included.
+	told   int                          // Announced entries.
 	ports  [dataplane.MaxPorts]portList // By PortID.
 	crowd  crowd                        // All ports, the one that holds most first.
 	flaps  flapTable
@@ -124,7 +126,7 @@ func keyOf(eight uint64, network uint16) uint64 { return eight&^0xffff | uint64(
 //	| seen, seconds | hold ms |held|static| PortID   |
 //	+---------------+---------+----+------+----------+
 //
-// A static entry is seen at the end of time.
+// A static and an announced entry are seen at the end of time.
 type value uint64
 
 const (
@@ -144,6 +146,9 @@ func newValue(port dataplane.PortID, seen uint32) value {
 func (v value) port() dataplane.PortID { return dataplane.PortID(v & 0xffff) }
 func (v value) seen() uint32           { return uint32(v >> seenShift) }
 func (v value) static() bool           { return v&staticBit != 0 }
+
+// announced tells an entry that never ages but may move.
+func (v value) announced() bool { return v.seen() == forever && !v.static() }
 
 // live tells whether the entry is to be believed in the second sec. An entry
 // lives for the ageing time and what is left of the second.

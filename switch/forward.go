@@ -166,7 +166,7 @@ func (n *Network) resolve(b *dataplane.Batch, sc *scratch, view *view, in *slot,
 		if r.src != src {
 			src, learned = r.src, dataplane.None
 			if v := t.find(src, r.srcHome); v.port() != in.id || v.seen() < sec {
-				learned = t.learn(n, view.ageing, in.id, src, r.srcHome, v, b.Now, &tries)
+				learned = t.learn(n, view.ageing, in, src, r.srcHome, v, b.Now, &tries)
 			}
 		}
 		if learned != dataplane.None {

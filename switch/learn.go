@@ -16,9 +16,9 @@ const lockTries = 2000
 // already what is to be recorded. tries is how often the lock may still be
 // tried for. A refresh, once a second for each MAC, costs 40 ns, a new MAC
 // 200, in a full table of a million 1,000.
-func (t *fdb) learn(n *Network, ageing uint32, in dataplane.PortID, key uint64, home uint32, v value, now int64, tries *int) dataplane.Drop {
-	if v != 0 && v.port() != in && v.live(second(now), ageing) {
-		if v.static() {
+func (t *fdb) learn(n *Network, ageing uint32, in *slot, key uint64, home uint32, v value, now int64, tries *int) dataplane.Drop {
+	if v != 0 && v.port() != in.id && v.live(second(now), ageing) {
+		if v.static() || v.announced() && in.role != Ordinary {
 			return dataplane.None
 		}
 		if v.held(now) {
@@ -37,7 +37,8 @@ func (t *fdb) learn(n *Network, ageing uint32, in dataplane.PortID, key uint64, 
 }
 
 // record is learn with the lock held.
-func (t *fdb) record(n *Network, ageing uint32, in dataplane.PortID, key uint64, home uint32, now int64) dataplane.Drop {
+func (t *fdb) record(n *Network, ageing uint32, slot *slot, key uint64, home uint32, now int64) dataplane.Drop {
+	in := slot.id
 	if p := &t.ports[in]; p.net != n || p.closing {
 		return dataplane.None // Detached while the batch was on its way.
 	}
@@ -50,7 +51,7 @@ func (t *fdb) record(n *Network, ageing uint32, in dataplane.PortID, key uint64,
 		return dataplane.None
 	}
 	v := value(t.cells[at].val.Load())
-	if v.static() {
+	if v.static() || v.announced() && (v.port() == in || slot.role != Ordinary) {
 		return dataplane.None
 	}
 	next := newValue(in, sec)
@@ -61,6 +62,8 @@ func (t *fdb) record(n *Network, ageing uint32, in dataplane.PortID, key uint64,
 		}
 	case !v.live(sec, ageing):
 		n.learned++
+	case v.announced():
+		n.moves++ // The station has come here: no flapping, however often it is announced elsewhere.
 	case v.held(now):
 		return dataplane.MACFlapping
 	case t.flaps.move(n, key, v.port(), in, now):

@@ -20,14 +20,18 @@ type portList struct {
 	closing bool     // It is being detached: nothing may be learnt there any more.
 	dynamic list     // By last seen.
 	static  list
+	told    list      // Announced entries.
 	rank    [2]uint16 // Its place in fdb.crowd and in Network.crowd; see crowd.
 }
 
 // of returns the list that an entry of value v belongs to.
 func (t *fdb) of(v value) *list {
 	p := &t.ports[v.port()]
-	if v.static() {
+	switch {
+	case v.static():
 		return &p.static
+	case v.announced():
+		return &p.told
 	}
 	return &p.dynamic
 }
@@ -37,7 +41,7 @@ func (t *fdb) open(id dataplane.PortID, n *Network) {
 	p := &t.ports[id]
 	p.net, p.closing = n, false
 	p.dynamic = list{head: none, tail: none}
-	p.static = p.dynamic
+	p.static, p.told = p.dynamic, p.dynamic
 	t.crowd.add(t, id)
 	n.crowd.add(t, id)
 }
@@ -61,6 +65,10 @@ func (t *fdb) push(at uint32, v value) {
 	}
 	l.tail = at
 	l.n++
+	if v.announced() {
+		t.told++
+		t.ports[v.port()].net.told++
+	}
 }
 
 // pull takes the entry in cell at, of value v, out of its list.
@@ -77,6 +85,10 @@ func (t *fdb) pull(at uint32, v value) {
 		t.links[k.next].prev = k.prev
 	}
 	l.n--
+	if v.announced() {
+		t.told--
+		t.ports[v.port()].net.told--
+	}
 }
 
 // relink tells the neighbours of an entry that it is in cell at now.

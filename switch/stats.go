@@ -1,11 +1,12 @@
 package vswitch
 
 // Stats is what the FDB holds and what happened to it, of one network or of
-// all. All but the first three only grow.
+// all. All but the first four only grow.
 type Stats struct {
-	MACs    int // Entries, static ones included.
-	Static  int // Static entries.
-	MaxMACs int // The bound on MACs.
+	MACs      int // Entries, static and announced ones included.
+	Static    int // Static entries.
+	Announced int // Announced entries.
+	MaxMACs   int // The bound on MACs.
 
 	Learned   uint64 // Entries made, or made anew after they had aged.
 	Moves     uint64 // Entries that went from one port to another.
@@ -38,6 +39,7 @@ func (n *Network) Stats() Stats {
 func (n *Network) stats() Stats {
 	s := Stats{
 		MACs:      n.macs,
+		Announced: n.told,
 		MaxMACs:   n.maxMACs,
 		Learned:   n.learned,
 		Moves:     n.moves,
@@ -61,7 +63,7 @@ func (s *Switch) Stats() Stats {
 	s.fdb.mu.Lock()
 	defer s.fdb.mu.Unlock()
 	sum := s.retired
-	sum.MACs, sum.MaxMACs = s.fdb.count, s.fdb.maxMACs
+	sum.MACs, sum.Announced, sum.MaxMACs = s.fdb.count, s.fdb.told, s.fdb.maxMACs
 	for _, n := range s.networks {
 		if n != nil {
 			o := n.stats()

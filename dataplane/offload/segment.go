@@ -127,21 +127,27 @@ func (s *Segmenter) Count() int {
 // SegmentLen of the frame. It returns 0 when there is none left, and if dst is
 // too short for it; a longer dst may then be tried.
 func (s *Segmenter) Next(dst []byte) int {
-	if s.done {
+	if s.done || len(dst) < s.hdr+min(s.size, len(s.frame)-s.at) {
 		return 0
 	}
-	n := min(s.size, len(s.frame)-s.at)
-	length := s.hdr + n
-	if len(dst) < length {
-		return 0
+	n, payload := s.NextHeader(dst)
+	return n + copy(dst[n:], payload)
+}
+
+// NextHeader is Next without the copy, for who sends a segment in pieces: it
+// writes the next segment's headers to dst and returns their length in bytes and
+// the payload, which is a part of the frame and may be empty.
+func (s *Segmenter) NextHeader(dst []byte) (n int, payload []byte) {
+	if s.done || len(dst) < s.hdr {
+		return 0, nil
 	}
-	payload := s.frame[s.at : s.at+n]
-	copy(dst, s.frame[:s.hdr])
-	copy(dst[s.hdr:], payload)
 	first := s.at == s.hdr
-	s.at += n
+	payload = s.frame[s.at:min(s.at+s.size, len(s.frame))]
+	copy(dst, s.frame[:s.hdr])
+	s.at += len(payload)
 	s.done = s.at == len(s.frame)
 
+	length := s.hdr + len(payload)
 	s.finishIP(dst, length)
 	l4Len := uint16(length - s.l4) // locate has bounded the packet.
 	acc := s.l4Sum + uint32(l4Len)
@@ -150,7 +156,7 @@ func (s *Segmenter) Next(dst []byte) int {
 	} else {
 		s.finishTCP(dst, acc, payload, first)
 	}
-	return length
+	return s.hdr, payload
 }
 
 func (s *Segmenter) finishIP(dst []byte, length int) {
