@@ -82,6 +82,7 @@ type Daemon struct {
 	statics  staticTable
 	uplinks  map[string]*uplink
 	nats     map[string]*natRule
+	stack    stack
 	settings config.NATSettings
 	locals   map[station]*port // Whose interface has the address; see setLocal.
 	retired  dataplane.Totals  // Of ports that were removed.

@@ -106,6 +106,9 @@ type host interface {
 	// openUplink takes an interface for an uplink. A failure leaves nothing that
 	// wasn't there.
 	openUplink(o uplinkOrder) (uplinkDevice, error)
+	// openStack makes an interface to the host's own stack. A failure leaves
+	// nothing that wasn't there.
+	openStack(workers int) (stackDevice, error)
 	// publish holds ports of the host's for a publication.
 	publish(p proxy.Publication) (localPort, error)
 	close() error

@@ -25,6 +25,7 @@ import (
 	"heddle/ctl/proxy"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
+	"heddle/dataplane/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,6 +41,7 @@ type fakeHost struct {
 	nics       map[string]attach.UplinkState
 	watches    map[string]*fakeWatch
 	uplinks    map[string]*fakeUplink
+	stack      *fakeStack                                // Nil while it isn't open.
 	held       map[uint16]bool                           // Ports that somebody listens on.
 	opened     int                                       // Devices that are open now.
 	failOpen   error                                     // What every open fails with.
@@ -137,6 +139,44 @@ func (h *fakeHost) openUplink(o uplinkOrder) (uplinkDevice, error) {
 	u := &fakeUplink{h: h, o: o, mem: mem.New(mem.Config{Workers: o.workers})}
 	h.uplinks[o.ifName] = u
 	return u, nil
+}
+
+// fakeStack is the way to the host's stack in memory.
+type fakeStack struct {
+	h   *fakeHost
+	mem *mem.Port
+	set attach.Stack
+}
+
+func (s *fakeStack) name() string         { return "heddle0" }
+func (s *fakeStack) mac() wire.MAC        { return 0x02000000dd01 }
+func (s *fakeStack) port() dataplane.Port { return s.mem }
+func (s *fakeStack) check() error         { return nil }
+
+func (s *fakeStack) configure(c attach.Stack) error {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	s.set = c
+	return nil
+}
+
+func (s *fakeStack) release() error {
+	s.h.mu.Lock()
+	defer s.h.mu.Unlock()
+	s.h.opened--
+	s.h.stack = nil
+	return s.mem.Close()
+}
+
+func (h *fakeHost) openStack(workers int) (stackDevice, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failOpen != nil {
+		return nil, h.failOpen
+	}
+	h.opened++
+	h.stack = &fakeStack{h: h, mem: mem.New(mem.Config{Workers: workers})}
+	return h.stack, nil
 }
 
 // setNIC makes an interface what s says.

@@ -177,6 +177,7 @@ func (d *Daemon) dropNAT(r *natRule) error {
 	}
 	err := d.closeLocal(r)
 	d.settleClaims()
+	d.settleStack(false)
 	return err
 }
 

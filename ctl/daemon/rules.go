@@ -75,6 +75,7 @@ func (d *Daemon) settleRules() {
 		d.mu.Unlock()
 	}
 	d.settleClaims()
+	d.settleStack(false)
 }
 
 // addRule gives NAT a rule.
@@ -333,6 +334,10 @@ func (d *Daemon) stopNAT() error {
 	var errs []error
 	for _, r := range d.nats {
 		errs = append(errs, d.closeLocal(r))
+	}
+	if d.stack.dev != nil {
+		errs = append(errs, d.stack.dev.release())
+		d.stack = stack{}
 	}
 	for _, u := range d.uplinks {
 		errs = append(errs, u.watch.Close())

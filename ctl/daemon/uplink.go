@@ -273,10 +273,11 @@ func (d *Daemon) dropUplink(u *uplink) error {
 	err := errors.Join(d.closeUplink(u), u.watch.Close())
 	u.done.Wait()
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	addDrops(&d.retired, &u.carried)
 	delete(d.uplinks, u.spec.Name)
 	d.inside[u.id] = false
+	d.mu.Unlock()
+	d.settleStack(false)
 	return err
 }
 

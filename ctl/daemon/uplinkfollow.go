@@ -27,17 +27,21 @@ func (d *Daemon) followUplinks(ctx context.Context) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	for {
+		stirred := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.stirred:
+			stirred = true
 		case <-t.C:
 		}
-		d.lookAtUplinks(ctx)
+		d.lookAtUplinks(ctx, stirred)
 	}
 }
 
-func (d *Daemon) lookAtUplinks(ctx context.Context) {
+// lookAtUplinks looks at all of them. stirred tells that an interface may have
+// changed.
+func (d *Daemon) lookAtUplinks(ctx context.Context, stirred bool) {
 	d.change.Lock()
 	defer d.change.Unlock()
 	for _, u := range d.uplinks {
@@ -47,6 +51,7 @@ func (d *Daemon) lookAtUplinks(ctx context.Context) {
 		d.lookAtUplink(u)
 	}
 	d.settleListeners()
+	d.settleStack(stirred)
 }
 
 // lookAtUplink makes an uplink what its interface is now. The caller holds

@@ -64,6 +64,10 @@ func (d *Daemon) sum() dataplane.Totals {
 		t := u.totals()
 		addDrops(&sum, &t)
 	}
+	if d.stack.dev != nil {
+		t := d.stack.dev.port().Counters().Totals()
+		addDrops(&sum, &t)
+	}
 	for _, n := range d.networks {
 		if n.gateway != nil {
 			t := n.gateway.live.Counters().Totals()

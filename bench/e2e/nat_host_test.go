@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"heddle/ctl/api"
+)
+
+// A container reaches what the host listens on at the shared uplink's address,
+// as behind docker0, under its own address; the host reaches the container; and
+// nothing that is swd's there becomes the host's, or the other way round.
+func TestNATContainerReachesTheHost(t *testing.T) {
+	w := newNATWorld(t, shared)
+	c, d := w.container(), w.container()
+	host := &station{name: "host", ns: w.host}
+	w.webServer(w.host, "host", 2222)
+	w.webServer(c.ns, "c", 80)
+	w.webServer(d.ns, "d", 80)
+	w.udpEcho(w.host, 5300)
+	w.publish("8080/tcp", d.name+":80")
+	for _, a := range []struct{ host, c, server string }{{host4, c.ip4, server4}, {host6, c.ip6, server6}} {
+		w.reach(c, a.host)
+		w.reach(host, a.c)
+		w.asksFrom(c.ns, a.host, 2222, "host", a.c)
+		w.asksFrom(w.host, a.c, 80, "c", a.host)
+		if from, err := w.dialUDP(c.ns, a.host, 5300).ask(3 * time.Second); err != nil || from.Addr().String() != a.c {
+			t.Errorf("the host's UDP service at %s is asked from %s: %v", a.host, from, err)
+		}
+		if text, err := w.curl(c.ns, "http://"+bracketed(a.host)+":2222/big"); err != nil || len(text) != bigLength {
+			t.Errorf("%d bytes from the host at %s: %v", len(text), a.host, err)
+		}
+		if text, err := w.curl(c.ns, "http://"+bracketed(a.host)+":2222/", "--data-binary", strings.Repeat("x", 100_000)); err != nil || text != "host 100000 <nil>" {
+			t.Errorf("%q of the host at %s: %v", text, a.host, err)
+		}
+		w.Run(c.ns, "ping", "-n", "-c", "1", "-W", "2", "-s", "3000", a.host)
+		w.asksFrom(c.ns, a.host, 8080, "d", a.host) // Hairpin, and not the host.
+	}
+	w.curlFails(c.ns, host4, 2223, curlRefused)
+	w.silent(c.ns, host4, 61234)
+	// The gateway's addresses are swd's own.
+	for _, gate := range []string{gate4, gate6} {
+		w.silent(c.ns, gate, 2222)
+		w.Run(c.ns, "ping", "-n", "-c", "1", "-W", "2", "-s", "3000", gate)
+		w.reach(host, gate)
+	}
+	// A station outside doesn't come by the host, whatever that forwards.
+	w.NoError(w.host.Sysctl("net/ipv4/ip_forward", "1"))
+	w.Run(w.router, "ip", "route", "add", "198.18.0.0/24", "via", host4)
+	w.silent(w.router, c.ip4, 80)
+	var drops []api.DropCount
+	w.NoError(w.ask(&drops, "drops"))
+	found := false
+	for _, d := range drops {
+		found = found || d.Reason == "spoofed-source"
+	}
+	if !found {
+		t.Errorf("what the host forwarded isn't counted: %+v", drops)
+	}
+
+	// The way goes with what it is for.
+	w.ctl("nat", "rm", w.natID("masquerade"))
+	w.Eventually(5*time.Second, "no way to the host", func() error {
+		if w.host.HasLink("heddle0") {
+			return errors.New("heddle0 is there")
+		}
+		return nil
+	})
+}
