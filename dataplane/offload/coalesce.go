@@ -41,9 +41,8 @@ type Coalescer struct {
 	size        int // Payload bytes of each segment.
 	segments    int // How many there are; 0: none begun.
 	seq         uint32
-	id          uint16 // IPv4: the next segment's identification.
+	id          uint16 // IPv4: the last segment's identification.
 	idStep      uint16 // IPv4: by how much it counts up; known from the second on.
-	flags       uint16 // Data offset and flags that the next must have, but for PSH.
 	v6          bool
 	ended       bool // PSH or a shorter segment: nothing may follow.
 	cwr         bool // The first has it.
@@ -53,7 +52,14 @@ type Coalescer struct {
 	pseudo uint32 // Pseudo-header without the length.
 
 	alone wire.VNetHdr // What the first owes if no other follows.
+
+	// headers is the first segment's L2 to L4 without CWR; the bits that
+	// sameBits has must be equal in all.
+	headers, sameBits [maxHeaders]byte
 }
+
+// maxHeaders holds Ethernet with two tags, IPv6 and the longest TCP header.
+const maxHeaders = 128
 
 const maxUint16 = 0xffff
 
@@ -82,15 +88,35 @@ func (c *Coalescer) Begin(buf []byte, off, n, mtu int) (owes wire.VNetHdr, open 
 		return owes, false
 	}
 	c.l3, c.l4, c.v6, c.size = l.L3, l.L4, l.V6, n-c.hdr
-	if !c.beginIP(frame) || !owes.Partial() && !c.sumRight(frame, t) {
+	if !c.beginIP(frame) || !c.checksumRight(frame) {
 		return owes, false
 	}
 	c.buf, c.off, c.end = buf, off, off+n
 	c.segments, c.ended, c.alone = 1, false, owes
 	c.seq = t.Seq() + uint32(c.size)
 	c.cwr = t.Flags()&wire.TCPCwr != 0
-	c.flags = binary.BigEndian.Uint16(t[tcpFlagsOff:]) &^ wire.TCPCwr
+	c.expect(frame)
 	return owes, true
+}
+
+// expect sets headers and sameBits.
+func (c *Coalescer) expect(frame []byte) {
+	const length, seq, flags, checksum = 2, 4, tcpFlagsOff + 1, wire.TCPCsumOff
+	copy(c.headers[:], frame[:c.hdr])
+	c.headers[c.l4+flags] &^= wire.TCPCwr
+	for i := range c.sameBits {
+		c.sameBits[i] = 0xff
+	}
+	ip, tcp := c.sameBits[c.l3:], c.sameBits[c.l4:]
+	if c.v6 {
+		clear(ip[4:6]) // Payload length.
+	} else {
+		clear(ip[length : length+4]) // And identification.
+		clear(ip[10:12])             // Checksum.
+	}
+	clear(tcp[seq : seq+4])
+	clear(tcp[checksum : checksum+2])
+	tcp[flags] = 0xff &^ wire.TCPPsh
 }
 
 // beginIP takes from the first segment's IP header what all have in common.
@@ -115,75 +141,60 @@ func (c *Coalescer) beginIP(frame []byte) bool {
 
 // Add joins a segment to the frame: its payload is moved, or copied if the
 // segment lies in another buffer, to the frame's end. It returns false, and has
-// changed nothing, if the segment is not the next one or the frame can't grow.
+// not changed the segment, if it is not the next one or the frame can't grow.
 func (c *Coalescer) Add(frame []byte) bool {
 	n := len(frame) - c.hdr
 	if c.segments == 0 || c.ended || n <= 0 || n > c.size ||
-		n > len(c.buf)-c.end || c.end-c.off-c.l3+n > maxIPLen || !c.follows(frame) {
+		n > len(c.buf)-c.end || c.end-c.off-c.l3+n > maxIPLen || !c.follows(frame) || !c.checksumRight(frame) {
 		return false
 	}
-	push := frame[c.l4+tcpFlagsOff+1] & wire.TCPPsh
+	// Read first, moved then: the payload may come to lie where the headers are.
+	push := (*wire.TCPHeader)(frame[c.l4:]).Flags() & wire.TCPPsh
 	c.buf[c.off+c.l4+tcpFlagsOff+1] |= push
+	copy(c.buf[c.end:], frame[c.hdr:])
 	c.ended = push != 0 || n < c.size
-	copy(c.buf[c.end:], frame[c.hdr:]) // From here on frame may be overwritten.
 	c.end += n
 	c.seq += uint32(n)
-	c.segments++
 	c.id += c.idStep
+	c.segments++
 	return true
 }
 
-// follows tells whether a segment is the next one. It may set idStep.
+// follows tells whether a segment's headers, but for its TCP checksum, are the
+// next one's. It may set idStep. len(frame) is more than c.hdr.
 func (c *Coalescer) follows(frame []byte) bool {
-	first := c.buf[c.off : c.off+c.hdr]
-	t, ok := wire.TCPAt(frame, c.l4)
-	if !ok || t.Seq() != c.seq || string(frame[:c.l3]) != string(first[:c.l3]) {
-		return false
+	le := binary.LittleEndian
+	at := c.hdr - 8
+	diff := (le.Uint64(frame[at:]) ^ le.Uint64(c.headers[at:])) & le.Uint64(c.sameBits[at:])
+	for i := 0; i < at; i += 8 {
+		diff |= (le.Uint64(frame[i:]) ^ le.Uint64(c.headers[i:])) & le.Uint64(c.sameBits[i:])
 	}
-	h := (*wire.TCPHeader)(first[c.l4:])
-	if binary.BigEndian.Uint16(t[tcpFlagsOff:])&^wire.TCPPsh != c.flags ||
-		[4]byte(t[0:]) != [4]byte(h[0:]) || // Ports.
-		t.Ack() != h.Ack() || t.Window() != h.Window() || [2]byte(t[18:]) != [2]byte(h[18:]) ||
-		string(frame[c.l4+wire.TCPMinHdrLen:c.hdr]) != string(first[c.l4+wire.TCPMinHdrLen:]) {
+	if diff != 0 || (*wire.TCPHeader)(frame[c.l4:]).Seq() != c.seq {
 		return false
 	}
 	if c.v6 {
-		a, b := (*wire.IPv6Header)(frame[c.l3:]), (*wire.IPv6Header)(first[c.l3:])
-		if a.PayloadLen() != len(frame)-c.l4 || [4]byte(a[0:]) != [4]byte(b[0:]) ||
-			[34]byte(a[6:]) != [34]byte(b[6:]) {
-			return false
-		}
-	} else if !c.follows4((*wire.IPv4Header)(frame[c.l3:]), (*wire.IPv4Header)(first[c.l3:]), len(frame)-c.l3) {
-		return false
+		return (*wire.IPv6Header)(frame[c.l3:]).PayloadLen() == len(frame)-c.l4
 	}
-	return t.Checksum() == wire.Fold(c.pseudo+uint32(len(frame)-c.l4)) || c.sumRight(frame, t)
-}
-
-// follows4 holds the IPv4 header a of a segment against the first one's, b.
-func (c *Coalescer) follows4(a, b *wire.IPv4Header, length int) bool {
-	if [2]byte(a[0:]) != [2]byte(b[0:]) || a.TotalLen() != length ||
-		[4]byte(a[6:]) != [4]byte(b[6:]) || // Flags, TTL, protocol.
-		[8]byte(a[12:]) != [8]byte(b[12:]) {
-		return false
-	}
+	ip := (*wire.IPv4Header)(frame[c.l3:])
 	if c.segments == 1 {
-		c.idStep = a.ID() - c.id
-		if c.idStep > 1 || c.idStep == 0 && a.FlagsFrag()&wire.IPv4DontFragment == 0 {
+		c.idStep = ip.ID() - c.id
+		if c.idStep > 1 || c.idStep == 0 && ip.FlagsFrag()&wire.IPv4DontFragment == 0 {
 			return false
 		}
 	}
-	id := c.id + c.idStep
-	return a.ID() == id && a.Checksum() == c.ipChecksum(uint16(length), id)
+	length, id := uint16(len(frame)-c.l3), c.id+c.idStep
+	return ip.TotalLen() == int(length) && ip.ID() == id && ip.Checksum() == c.ipChecksum(length, id)
 }
 
 func (c *Coalescer) ipChecksum(length, id uint16) uint16 {
 	return ^wire.Fold(c.ipSum + uint32(length) + uint32(id))
 }
 
-// sumRight verifies a complete TCP checksum. What sums to 0 is written so: as
-// 0xffff a Segmenter doesn't give it back.
-func (c *Coalescer) sumRight(frame []byte, t *wire.TCPHeader) bool {
-	return wire.Fold(wire.Sum(frame[c.l4:], c.pseudo+uint32(len(frame)-c.l4))) == maxUint16 && t.Checksum() != maxUint16
+// checksumRight verifies the TCP checksum of a segment: partial, or complete.
+// What sums to 0 is written so: as 0xffff a Segmenter doesn't give it back.
+func (c *Coalescer) checksumRight(frame []byte) bool {
+	acc, csum := c.pseudo+uint32(len(frame)-c.l4), (*wire.TCPHeader)(frame[c.l4:]).Checksum()
+	return csum == wire.Fold(acc) || csum != maxUint16 && wire.Fold(wire.Sum(frame[c.l4:], acc)) == maxUint16
 }
 
 // End ends the frame that Begin opened and returns its length in bytes and
