@@ -42,7 +42,7 @@ func benchNet(b testing.TB, ports, maxMACs, macs int) *Network {
 	}
 	for i := range macs {
 		key := keyOf(uint64(mac(i))<<16, n.index)
-		sw.fdb.learn(n, seconds(MaxAgeing), dataplane.PortID(i%ports+1), key, sw.fdb.home(key), 0, 0, &patience)
+		sw.fdb.learn(n, seconds(MaxAgeing), &slot{id: dataplane.PortID(i%ports + 1)}, key, sw.fdb.home(key), 0, 0, &patience)
 	}
 	if got := n.Stats().MACs; got != macs {
 		b.Fatalf("learnt %d MACs, want %d", got, macs)
@@ -207,7 +207,7 @@ func learnNext(n *Network, i int, now int64) int {
 	t := &n.sw.fdb
 	for range 1000 {
 		key := keyOf(uint64(mac(i))<<16, n.index)
-		t.learn(n, 1, dataplane.PortID(i%2+1), key, t.home(key), 0, now, &patience)
+		t.learn(n, 1, &slot{id: dataplane.PortID(i%2 + 1)}, key, t.home(key), 0, now, &patience)
 		i++
 	}
 	return i

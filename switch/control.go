@@ -279,8 +279,8 @@ func (n *Network) change(what string, id dataplane.PortID, f func(*slot) error) 
 }
 
 // Detach takes a port off the network and forgets its entries, static and
-// announced ones too. When it returns, workers may be in the port until their batches end;
-// see the package comment.
+// announced ones too. When it returns, workers may be in the port until their
+// batches end; see the package comment.
 func (n *Network) Detach(id dataplane.PortID) error {
 	n.sw.mu.Lock()
 	defer n.sw.mu.Unlock()

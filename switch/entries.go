@@ -14,7 +14,7 @@ type Entry struct {
 	Network *Network
 	MAC     wire.MAC
 	Port    dataplane.PortID
-	Static  bool
+	Static  bool // AddStatic made it.
 	// Announced tells that Announce made it and no data has moved it since.
 	Announced bool
 	// Age is the time since the MAC was last seen, in whole seconds; 0 for a
@@ -91,9 +91,9 @@ func (n *Network) Lookup(mac wire.MAC, now int64) (Entry, bool) {
 
 // AddStatic makes an entry that never ages and never moves: frames to mac go
 // to the port, and frames from it are forwarded wherever they come in, as
-// other bridges do. It takes the place of a dynamic or announced entry. It fails with
-// ErrInUse if there is a static one for another port, and with ErrFull if
-// there is no room and nothing to evict.
+// other bridges do. It takes the place of a dynamic or announced entry. It
+// fails with ErrInUse if there is a static one for another port, and with
+// ErrFull if there is no room and nothing to evict.
 func (n *Network) AddStatic(mac wire.MAC, id dataplane.PortID) error {
 	n.sw.mu.Lock()
 	defer n.sw.mu.Unlock()
@@ -136,8 +136,8 @@ func (n *Network) addStatic(mac wire.MAC, id dataplane.PortID) error {
 	return nil
 }
 
-// Remove forgets a MAC, whatever its entry is. It fails with ErrUnknown if it isn't
-// there.
+// Remove forgets a MAC, whatever its entry is. It fails with ErrUnknown if it
+// isn't there.
 func (n *Network) Remove(mac wire.MAC) error {
 	t := &n.sw.fdb
 	t.mu.Lock()

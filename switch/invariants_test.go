@@ -45,12 +45,8 @@ func (t *fdb) verify(tb testing.TB) {
 			continue
 		}
 		nets[p.net] = true
-		for _, static := range []bool{false, true} {
-			l := &p.dynamic
-			if static {
-				l = &p.static
-			}
-			linked += t.verifyList(tb, l, dataplane.PortID(id), static)
+		for kind, l := range map[string]*list{"dynamic": &p.dynamic, "static": &p.static, "announced": &p.told} {
+			linked += t.verifyList(tb, l, dataplane.PortID(id), kind)
 		}
 		for _, c := range []*crowd{&t.crowd, &p.net.crowd} {
 			i := int(p.rank[c.which])
@@ -66,9 +62,13 @@ func (t *fdb) verify(tb testing.TB) {
 		tb.Fatalf("%d entries in lists, %d in the table", linked, count)
 	}
 	for n := range nets {
-		dynamic := 0
+		dynamic, told := 0, 0
 		for _, id := range n.crowd.ids {
 			dynamic += t.ports[id].dynamic.n
+			told += t.ports[id].told.n
+		}
+		if told != n.told {
+			tb.Fatalf("network %d: %d announced entries, counted %d", n.index, told, n.told)
 		}
 		if perNet[n.index] != n.macs || n.macs > n.maxMACs && dynamic > 0 {
 			tb.Fatalf("network %d: %d entries, counted %d, bound %d", n.index, perNet[n.index], n.macs, n.maxMACs)
@@ -77,14 +77,14 @@ func (t *fdb) verify(tb testing.TB) {
 }
 
 // verifyList holds a list's links, order and number, which it returns.
-func (t *fdb) verifyList(tb testing.TB, l *list, id dataplane.PortID, static bool) int {
+func (t *fdb) verifyList(tb testing.TB, l *list, id dataplane.PortID, kind string) int {
 	tb.Helper()
 	n, prev, seen := 0, none, uint32(0)
 	for at := l.head; at != none; at = t.links[at].next {
 		v := value(t.cells[at].val.Load())
-		if t.links[at].prev != prev || v.port() != id || v.static() != static || v.seen() < seen {
-			tb.Fatalf("port %d: cell %d (seen %d, port %d, static %v) doesn't follow cell %d (seen %d)",
-				id, at, v.seen(), v.port(), v.static(), prev, seen)
+		if t.links[at].prev != prev || v.port() != id || kindOf(v) != kind || v.seen() < seen {
+			tb.Fatalf("port %d: cell %d (seen %d, port %d, %s) doesn't follow cell %d (seen %d) of the %s ones",
+				id, at, v.seen(), v.port(), kindOf(v), prev, seen, kind)
 		}
 		prev, seen = at, v.seen()
 		n++
@@ -93,4 +93,14 @@ func (t *fdb) verifyList(tb testing.TB, l *list, id dataplane.PortID, static boo
 		tb.Fatalf("port %d: list of %d ends at %d, noted %d and %d", id, n, prev, l.n, l.tail)
 	}
 	return n
+}
+
+func kindOf(v value) string {
+	switch {
+	case v.static():
+		return "static"
+	case v.announced():
+		return "announced"
+	}
+	return "dynamic"
 }

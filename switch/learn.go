@@ -80,6 +80,10 @@ func (t *fdb) record(n *Network, ageing uint32, slot *slot, key uint64, home uin
 		t.resize(v.port())
 		t.resize(in)
 	}
+	if n.macs > n.maxMACs {
+		// MaxMACs was lowered below what is announced, and this was a part of it.
+		t.evict(&n.crowd)
+	}
 	return dataplane.None
 }
 

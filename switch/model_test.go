@@ -34,6 +34,7 @@ type modelEntry struct {
 	modelKey
 	port   dataplane.PortID
 	static bool
+	told   bool          // Announced.
 	seen   time.Duration // Whole seconds.
 	hold   time.Duration
 }
@@ -59,7 +60,7 @@ func (m *model) delete(del func(e *modelEntry) bool) int {
 }
 
 func (m *model) live(e *modelEntry, now time.Duration) bool {
-	return e.static || now.Truncate(time.Second)-e.seen <= m.nets[e.net].config.Ageing
+	return e.static || e.told || now.Truncate(time.Second)-e.seen <= m.nets[e.net].config.Ageing
 }
 
 // crowded returns the candidates for eviction: the oldest dynamic entry of
@@ -68,7 +69,7 @@ func (m *model) crowded(net int) []*modelEntry {
 	held, oldest := map[dataplane.PortID]int{}, map[dataplane.PortID]*modelEntry{}
 	most := 0
 	for _, e := range m.entries {
-		if e.static || net >= 0 && e.net != net {
+		if e.static || e.told || net >= 0 && e.net != net {
 			continue
 		}
 		if oldest[e.port] == nil {
@@ -84,6 +85,16 @@ func (m *model) crowded(net int) []*modelEntry {
 		}
 	}
 	return c
+}
+
+// announced counts the announced entries of a network, or of all for -1.
+func (m *model) announced(net int) (n int) {
+	for _, e := range m.entries {
+		if e.told && (net < 0 || e.net == net) {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *model) count(net int) (n int) {
@@ -132,6 +143,10 @@ func (m *model) learn(t *testing.T, k modelKey, in dataplane.PortID, now time.Du
 		return true
 	case e.static:
 		return true
+	case e.told && (e.port == in || m.nets[k.net].ports[in] != Ordinary):
+		return true
+	case e.told: // The station has come here.
+		e.told = false
 	case e.port == in && e.seen == sec:
 		return true
 	case e.port != in && m.live(e, now):
@@ -145,7 +160,9 @@ func (m *model) learn(t *testing.T, k modelKey, in dataplane.PortID, now time.Du
 	}
 	e.port, e.seen = in, sec
 	m.delete(func(o *modelEntry) bool { return o == e })
-	m.entries = append(m.entries, e)
+	if m.count(k.net) < m.nets[k.net].config.MaxMACs {
+		m.entries = append(m.entries, e)
+	}
 	return true
 }
 
@@ -205,6 +222,32 @@ func (m *model) forward(net int, in dataplane.PortID, dst wire.MAC, now time.Dur
 		return nil, dataplane.Isolated
 	}
 	return nil, dataplane.NoEgress
+}
+
+// announce announces a station in both, and says what it did.
+func (m *model) announce(t *testing.T, n *Network, k modelKey, id dataplane.PortID, there func(modelKey) bool) string {
+	err := n.Announce(k.mac, id)
+	what := fmt.Sprint("announce ", k, " behind ", id, ": ", err)
+	full := m.announced(k.net) >= m.nets[k.net].config.MaxMACs/2 || m.announced(-1) >= m.maxMACs/2
+	e := m.get(k)
+	switch {
+	case e != nil && e.static:
+		expect(t, what, err == nil, e.port == id)
+	case e != nil && e.told:
+		expect(t, what, err, nil)
+		e.port = id
+	case full:
+		expect(t, what, err != nil, true)
+	case e != nil:
+		expect(t, what, err, nil)
+		e.told, e.port, e.hold = true, id, 0
+	case m.room(t, k.net, there):
+		expect(t, what, err, nil)
+		m.entries = append(m.entries, &modelEntry{modelKey: k, port: id, told: true})
+	default:
+		expect(t, what, err != nil, true)
+	}
+	return what
 }
 
 // TestSwitchDoesWhatTheModelDoes runs random operations on both, with a driven
@@ -289,7 +332,7 @@ func runModel(t *testing.T, r *rand.Rand, steps int) {
 			what = fmt.Sprint("flush ", id)
 			n, err := live[net].Flush(id)
 			l.must(err)
-			expect(t, what, n, m.delete(func(e *modelEntry) bool { return e.port == id && !e.static }))
+			expect(t, what, n, m.delete(func(e *modelEntry) bool { return e.port == id && !e.static && !e.told }))
 		case op < 95:
 			what = fmt.Sprint("static on ", id)
 			k := modelKey{net, station()}
@@ -299,14 +342,21 @@ func runModel(t *testing.T, r *rand.Rand, steps int) {
 			case e != nil && e.static:
 				expect(t, what, err == nil, e.port == id)
 			case e != nil:
-				e.static, e.port, e.hold = true, id, 0
+				e.static, e.told, e.port, e.hold = true, false, id, 0
 			case m.room(t, net, there):
 				m.entries = append(m.entries, &modelEntry{modelKey: k, port: id, static: true})
 				l.must(err)
 			default:
 				expect(t, what+" without room", err != nil, true)
 			}
+		case op < 96:
+			what = m.announce(t, live[net], modelKey{net, station()}, id, there)
 		case op < 97:
+			k := modelKey{net, station()}
+			what = fmt.Sprint("withdraw ", k, " from ", id)
+			was := live[net].Withdraw(k.mac, id)
+			expect(t, what, was, m.delete(func(e *modelEntry) bool { return e.modelKey == k && e.told && e.port == id }) == 1)
+		case op < 98:
 			k := modelKey{net, station()}
 			what = fmt.Sprint("remove ", k)
 			err := live[net].Remove(k.mac)
@@ -333,13 +383,14 @@ func runModel(t *testing.T, r *rand.Rand, steps int) {
 			}
 		}
 		l.sw.fdb.verify(t)
+		expect(t, "announced", l.sw.Stats().Announced, m.announced(-1))
 		if m.count(-1) != l.sw.Stats().MACs {
 			t.Fatalf("step %d: %s: %d entries, the model has %d", step, what, l.sw.Stats().MACs, m.count(-1))
 		}
 		for _, e := range m.entries {
 			key := keyOf(uint64(e.mac)<<16, live[e.net].index)
 			v := l.sw.fdb.find(key, l.sw.fdb.home(key))
-			if v.port() != e.port || v.static() != e.static || !e.static && time.Duration(v.seen())*time.Second != e.seen {
+			if v.port() != e.port || v.static() != e.static || v.announced() != e.told || !e.static && !e.told && time.Duration(v.seen())*time.Second != e.seen {
 				t.Fatalf("step %d: %s: entry %+v of the model is %#x", step, what, *e, v)
 			}
 		}

@@ -194,7 +194,7 @@ func TestReadersNeverMissAnEntryThatStays(t *testing.T) {
 		if l.net.Remove(m) != nil {
 			key := keyOf(uint64(m)<<16, l.net.index)
 			tries := lockTries
-			table.learn(l.net, 300, 1, key, table.home(key), 0, 0, &tries)
+			table.learn(l.net, 300, &slot{id: 1}, key, table.home(key), 0, 0, &tries)
 		}
 	}
 	done.Store(true)
