@@ -166,7 +166,10 @@ func (t *turn) admit(u *Uplink, ext uint16) (uint32, dataplane.Drop) {
 		tb.refused++
 		return 0, dataplane.ConnTableFull
 	}
-	id, d := t.room(k.host)
+	id, d := uint32(0), dataplane.HostLimit
+	if k.class == udp || k.class == icmp || tb.hosts.mayOpen(k.host, t.b.Now) {
+		id, d = t.room(k.host)
+	}
 	if d != dataplane.None {
 		tb.refused++
 		tb.hosts.drop(k.host)

@@ -108,6 +108,9 @@ func (t *turn) quick(l *link) uint16 {
 	} else if n := int(binary.BigEndian.Uint16(h[38:])); n < wire.UDPHdrLen || n > total-wire.IPv4MinHdrLen {
 		return 0
 	}
+	if changed {
+		t.nat.table.hosts.moved(c)
+	}
 	if f.dir == outward == (c.flags&fromOutside != 0) {
 		c.flags |= isReplied
 	}

@@ -179,6 +179,9 @@ func (t *turn) note(c *conn, dir int) dataplane.Drop {
 			return d
 		}
 	}
+	if changed {
+		t.nat.table.hosts.moved(c)
+	}
 	if dir == outward == (c.flags&fromOutside != 0) {
 		c.flags |= isReplied
 	}

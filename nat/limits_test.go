@@ -3,6 +3,7 @@ package nat
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 	"unsafe"
@@ -94,6 +95,9 @@ func TestSYNFloodTakesNobodysPlace(t *testing.T) {
 				open(far4, 1000+i)
 			}
 			for i := range uint16(5000) {
+				if i == openBurst {
+					l.now += time.Second
+				}
 				l.backOne(tcpPkt(far4b, 1000+i, ext4, 80, syn, 1, 0))
 			}
 			l.drops()
@@ -116,6 +120,42 @@ func TestSYNFloodTakesNobodysPlace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// More SYNs than a host is let have half open cost little, and keep nobody from
+// another host, nor for long from that one. Those that come to something are
+// not bounded.
+func TestSYNFloodIsSlowedDown(t *testing.T) {
+	l := newLab(t, options{config: Config{MaxConns: 100_000}})
+	l.mustPublish("web", wire.ProtoTCP, netip.Addr{}, one(80), hostA, 80)
+	l.mustPublish("other", wire.ProtoTCP, netip.Addr{}, one(81), hostB, 80)
+	open := func(inside netip.Addr, port, client uint16) {
+		t.Helper()
+		l.backOne(tcpPkt(far4, client, ext4, port, syn, 1, 0))
+		l.outOne(tcpPkt(inside, 80, far4, client, synAck, 9, 2))
+		l.backOne(tcpPkt(far4, client, ext4, port, ackF, 2, 10))
+	}
+	for i := range uint16(2 * openBurst) {
+		open(hostA, 80, 1000+i)
+	}
+	l.drops()
+	passed := 0
+	for i := range uint16(3 * openBurst) {
+		_, in := l.back(tcpPkt(far4b, 1000+i, ext4, 80, syn, 1, 0))
+		passed += len(in)
+	}
+	expect(t, "SYNs of a flood that passed", passed, openBurst)
+	l.drops(slices.Repeat([]dataplane.Drop{dataplane.HostLimit}, 2*openBurst)...)
+	open(hostB, 81, 1000)
+	l.now += time.Second
+	open(hostA, 80, 60_000)
+	passed = 0
+	for i := range uint16(3 * openBurst) {
+		_, in := l.back(tcpPkt(far4b, 20_000+i, ext4, 80, syn, 1, 0))
+		passed += len(in)
+	}
+	expect(t, "SYNs of the next second that passed", passed, openBurst)
+	checkTable(t, l.n)
 }
 
 func TestListAndFlush(t *testing.T) {
