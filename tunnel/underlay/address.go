@@ -40,14 +40,15 @@ type Dest struct {
 	name  [unix.SizeofSockaddrInet6]byte // struct sockaddr_in or sockaddr_in6.
 	nameN uint32
 
-	// perDatagram is 0 as long as the kernel segments messages to this
+	// perDatagram is at most 0 as long as the kernel segments messages to this
 	// destination; otherwise they are sent one datagram at a time, for so many
 	// messages before it is tried again.
 	perDatagram atomic.Int32
 }
 
 // NewDest prepares a destination. The address must be a unicast one without a
-// zone, the port not 0.
+// zone, the port not 0. One of another family than the Underlay's is unreachable:
+// messages to it are dropped, TxDown.
 func NewDest(to netip.AddrPort) (*Dest, error) {
 	ip := to.Addr().Unmap()
 	switch {
@@ -69,7 +70,7 @@ func (d *Dest) Addr() Addr { return d.addr }
 // Segments tells whether the kernel segments what goes to this destination;
 // false where its route or device has refused UDP_SEGMENT and every datagram is
 // a message of its own. It is as of now: it is tried again from time to time.
-func (d *Dest) Segments() bool { return d.perDatagram.Load() == 0 }
+func (d *Dest) Segments() bool { return d.perDatagram.Load() <= 0 }
 
 // putSockaddr writes struct sockaddr_in (ip(7)) or sockaddr_in6 (ipv6(7)) and
 // returns its length.

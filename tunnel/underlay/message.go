@@ -57,8 +57,9 @@ type Message struct {
 	Entropy uint16
 	// TOS is the DSCP and ECN byte of the IP header.
 	TOS uint8
-	// Drop is set by Send: None if all of it went, otherwise why it, or the
-	// last datagram of it that failed, did not.
+	// Drop is set by Send: None if all of it went, otherwise why it did not,
+	// or, where its datagrams are sent one by one, why the first that failed
+	// and those behind it did not.
 	Drop dataplane.Drop
 	// Frames and Bytes are the caller's, to count by when it is sent or
 	// dropped; nothing here looks at them.
@@ -116,7 +117,7 @@ func (o *Outbox) Add(to *Dest, entropy uint16, tos uint8, header, payload []byte
 func (m *Message) takes(to *Dest, entropy uint16, tos uint8, n int) bool {
 	return m.Dest == to && m.Entropy == entropy && m.TOS == tos &&
 		n <= m.SegSize && m.Len+n <= MaxMessage &&
-		m.Len%m.SegSize == 0 && m.Len < (MaxSegments)*m.SegSize
+		m.Len%m.SegSize == 0 && m.Len < MaxSegments*m.SegSize
 }
 
 func (o *Outbox) piece(b []byte) {
