@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	mrand "math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -177,11 +178,15 @@ func (t *table) init(c *Config) (err error) {
 	t.conns = make([]conn, c.MaxConns+1)
 	t.cells = make([]uint32, c.MaxConns*16/3+8)
 	t.fresh = 1
+	t.resets.ring = make([]reset, min(maxResets, powerOfTwo(c.MaxConns)))
 	t.exts = make([]external, 1)
 	t.hosts.init(min(maxHosts, c.MaxConns))
 	t.hosts.list = make([]host, len(t.hosts.keys))
 	return nil
 }
+
+// powerOfTwo returns the least that isn't below n.
+func powerOfTwo(n int) int { return 1 << bits.Len(uint(n-1)) }
 
 func (t *addrTable) init(most int) {
 	t.seed = randomSeed()

@@ -34,6 +34,9 @@ func (t *turn) create(g *Gateway, u *Uplink) (uint32, dataplane.Drop) {
 	h := &tb.hosts.list[k.host]
 	head := uint32(0)
 	id, d := t.room(k.host)
+	if d == dataplane.HostLimit && !shared {
+		id, d = t.roomOfEnded(&k, h)
+	}
 	if d == dataplane.None && !shared {
 		k.flags |= isMapped
 		if head = tb.liveMapping(tb.findInsideMapping(g.path, k.class, k.in, k.inPort, u.path), t.now); head != 0 {
@@ -66,9 +69,9 @@ func (t *turn) room(host uint16) (record uint32, d dataplane.Drop) {
 	h.conns++ // Which keeps the host while one of its connections makes room.
 	switch d {
 	case dataplane.ConnTableFull:
-		record = tb.spareHalfOpen(0)
+		record = tb.spare(0, t.now)
 	case dataplane.HostLimit:
-		record = tb.spareHalfOpen(host)
+		record = tb.spare(host, t.now)
 	}
 	h.conns--
 	if record != 0 {
@@ -77,13 +80,43 @@ func (t *turn) room(host uint16) (record uint32, d dataplane.Drop) {
 	return record, d
 }
 
-// takePort finds the external endpoint for a new mapping.
+// roomOfEnded is room for a host that may have no other connection: an ended
+// mapping of its own makes room.
+func (t *turn) roomOfEnded(k *conn, h *host) (record uint32, d dataplane.Drop) {
+	ext := h.ext4
+	if !k.in.is4() {
+		ext = h.ext6
+	}
+	h.conns++ // As in room.
+	record = t.nat.table.reclaim(ext, k.class, k.host)
+	h.conns--
+	if record == 0 {
+		return 0, dataplane.HostLimit
+	}
+	return record, dataplane.None
+}
+
+// takePort finds the external endpoint for a new mapping. Where there is none
+// to be had, an ended mapping makes room: the host's own if it has as many as
+// it may, else the oldest.
 func (t *turn) takePort(k *conn, h *host, u *Uplink, shared bool) dataplane.Drop {
 	tb := &t.nat.table
 	if k.ext = u.pick(tb, h, k.in); k.ext == 0 {
 		return dataplane.NoRoute
 	}
-	if d := tb.mayTakePort(h, k.ext, k.class, t.nat.config.HostPorts, shared); d != dataplane.None {
+	limit := t.nat.config.HostPorts
+	d := tb.mayTakePort(h, k.ext, k.class, limit, shared)
+	if d != dataplane.None && !shared {
+		own := uint16(0)
+		if limit > 0 && int(h.ports) >= limit {
+			own = k.host
+		}
+		h.conns++ // As in room.
+		tb.reclaim(k.ext, k.class, own)
+		h.conns--
+		d = tb.mayTakePort(h, k.ext, k.class, limit, shared)
+	}
+	if d != dataplane.None {
 		return d
 	}
 	ok := false

@@ -101,7 +101,7 @@ func (t *turn) quick(l *link) uint16 {
 		p := &t.p
 		p.data, p.l4, p.end = b, quickL4, quickL3+total
 		var d dataplane.Drop
-		if changed, d = c.track(p, int(f.dir)); d != dataplane.None {
+		if changed, d = c.track(p, int(f.dir), t.now); d != dataplane.None {
 			return 0 // The long way says so again, and counts it.
 		}
 		field = quickL4 + wire.TCPCsumOff
@@ -116,6 +116,9 @@ func (t *turn) quick(l *link) uint16 {
 	}
 	if changed || f.dir == outward && c.flags&isReset == 0 {
 		c.last = t.now
+	}
+	if changed && c.ended() {
+		t.nat.table.ends(f.conn, t.now)
 	}
 	c.count(len(b))
 	f.write(h, b[field:field+2], t.f.Owes.Partial())

@@ -140,7 +140,7 @@ func (t *turn) outboundConn(g *Gateway, id uint32) (uint16, dataplane.Drop) {
 	if p.end-p.l3 > u.mtu && !t.mayGo(&g.link, g.source(p.src), u.mtu) {
 		return 0, dataplane.ExceedsMTU
 	}
-	if d := t.note(c, outward); d != dataplane.None {
+	if d := t.note(id, outward); d != dataplane.None {
 		return 0, d
 	}
 	if p.class == tcp && p.data[p.l4+13]&wire.TCPSyn != 0 {
@@ -164,14 +164,14 @@ func (t *turn) outboundConn(g *Gateway, id uint32) (uint16, dataplane.Drop) {
 }
 
 // note enters the packet at hand into its connection's books.
-func (t *turn) note(c *conn, dir int) dataplane.Drop {
-	p := &t.p
+func (t *turn) note(id uint32, dir int) dataplane.Drop {
+	p, c := &t.p, &t.nat.table.conns[id]
 	changed := false
 	switch c.class {
 	case tcp, sctp:
 		var d dataplane.Drop
 		if c.class == tcp {
-			changed, d = c.track(p, dir)
+			changed, d = c.track(p, dir, t.now)
 		} else {
 			changed, d = c.trackSCTP(p, dir)
 		}
@@ -187,6 +187,9 @@ func (t *turn) note(c *conn, dir int) dataplane.Drop {
 	}
 	if changed || dir == outward && c.flags&isReset == 0 {
 		c.last = t.now
+	}
+	if changed && c.ended() {
+		t.nat.table.ends(id, t.now)
 	}
 	c.count(t.f.Len)
 	return dataplane.None

@@ -69,9 +69,6 @@ func TestFullTableRefusesNewAndKeepsOld(t *testing.T) {
 	}
 	expect(t, "flushed", l.n.Flush(Filter{Src: hostA}), 100)
 	expect(t, "hosts", l.n.Stats().Hosts, 0)
-	// Their records come back with the wheel.
-	l.now += 70 * time.Second
-	l.n.Expire(int64(l.now), 1000)
 	for i := range uint16(100) {
 		l.outOne(udpPkt(hostB, 5000+i, far4, 53))
 	}

@@ -40,6 +40,8 @@ type pool struct {
 	// shared counts the connections that use a port by
 	// address-and-port-dependent mappings; nil until there is one.
 	shared *[1 << 16]uint16
+	// closed is what can be had back; nil where nothing ever ends (UDP, ICMP).
+	closed *closedPorts
 }
 
 func (p *pool) isUsed(port uint16) bool { return p.used[port/64]>>(port%64)&1 != 0 }

@@ -17,7 +17,7 @@ type Stats struct {
 	Created uint64
 	Removed uint64 // For whatever reason.
 	Expired uint64 // Of those, the ones that outlived their time.
-	Evicted uint64 // Of those, the ones begun outside, half open, that made room.
+	Evicted uint64 // Of those, the ones that had ended, or were begun outside and half open, and made room.
 	Refused uint64 // For want of room, or by a limit.
 	Strays  uint64 // Frames in a loop, or of a link that was removed.
 }

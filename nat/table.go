@@ -24,18 +24,21 @@ import "heddle/dataplane"
 //
 // # Ageing
 //
-// A packet writes a timestamp and nothing else. A wheel of 64 buckets of 1.07 s
-// holds every connection where it is to be looked at again, at most 67 s ahead;
+// A packet writes a timestamp and nothing else. A wheel of 256 buckets of 0.27 s
+// holds every connection where it is to be looked at again, at most 69 s ahead;
 // a bucket that is due is emptied by whoever comes by, a bounded number at a
 // time: connections that have expired are removed, others put where they are
 // due. A connection that has expired and that the wheel hasn't reached is taken
-// as absent.
+// as absent. One that is reset has less to live than the wheel knows: a queue of
+// these (resets) has it removed on time. Only its record stays with the wheel,
+// from which a table without another takes it (collect).
 //
 // # When it is full
 //
 // New connections are refused and counted; old ones stay, but for those that
-// somebody outside has begun and nobody finished: one of them, at random, makes
-// room (spareHalfOpen). So a flood of SYNs takes no one's place but its own.
+// have ended or that somebody outside has begun and nobody finished: one of
+// them, at random, makes room (spare). So a flood of SYNs takes no one's place
+// but its own.
 //
 // # Threads
 //
@@ -58,13 +61,16 @@ type table struct {
 	heads  [wheelSize]uint32 // The wheel.
 	cursor uint32            // The last bucket, counted from time 0, that was emptied.
 	queued int               // Records in the wheel.
+	hand   uint32            // The bucket that collect was in last, and
+	behind uint32            // behind which record; 0 is at its head.
+	resets resets
 
 	created, expired, evicted, refused, removed uint64
 }
 
 const (
-	wheelSize  = 64
-	wheelShift = 3 // Ticks in a bucket: 8, 1.07 s.
+	wheelSize  = 256
+	wheelShift = 1 // Ticks in a bucket: 2, 0.27 s.
 )
 
 // uplinkOf returns the uplink that a connection uses, by path.
@@ -166,7 +172,7 @@ func (t *table) queue(id, bucket uint32) {
 // returns how many it looked at.
 func (t *table) advance(now uint32, budget int) int {
 	due := now >> wheelShift
-	left := budget
+	left := budget - t.advanceResets(now, budget)
 	for t.cursor < due && left > 0 {
 		if t.queued == 0 {
 			t.cursor = due
@@ -233,6 +239,9 @@ func (t *table) liveMapping(head, now uint32) uint32 {
 // is and the others don't hold.
 func (t *table) allowed(h *host, limit int) dataplane.Drop {
 	room := len(t.conns) - 1 - t.live
+	if room > 0 && t.free == 0 && int(t.fresh) == len(t.conns) {
+		t.collect()
+	}
 	switch {
 	case room == 0 || t.free == 0 && int(t.fresh) == len(t.conns):
 		return dataplane.ConnTableFull
@@ -244,27 +253,3 @@ func (t *table) allowed(h *host, limit int) dataplane.Drop {
 
 // fairShare is how many times what is free one container may hold.
 const fairShare = 3
-
-// halfOpenTries is how many records spareHalfOpen looks at: when one in eight
-// is half open, it finds none once in 70 times.
-const halfOpenTries = 32
-
-// spareHalfOpen removes a connection that somebody outside has begun and nobody
-// finished, of a host, or for 0 of any, and returns its record, which stays in
-// the wheel; 0 if it finds none.
-func (t *table) spareHalfOpen(host uint16) uint32 {
-	for range halfOpenTries {
-		id := uint32(1 + t.rand.under(int(t.fresh)))
-		if int(id) >= int(t.fresh) {
-			continue
-		}
-		c := &t.conns[id]
-		if c.flags&(isLive|fromOutside) == isLive|fromOutside && c.class != udp && c.state&openAll != openAll &&
-			(host == 0 || c.host == host) {
-			t.evicted++
-			t.remove(id)
-			return id
-		}
-	}
-	return 0
-}

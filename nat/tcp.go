@@ -3,6 +3,8 @@
 package nat
 
 import (
+	"time"
+
 	"heddle/dataplane"
 	"heddle/dataplane/wire"
 )
@@ -27,6 +29,12 @@ const (
 // Linux takes (net/netfilter/nf_conntrack_proto_tcp.c), after van Rooij, "Real
 // Stateful TCP Packet Filtering in IP Filter" (2001).
 const maxAckWindow = 66000
+
+// timeWait is for how long a SYN after the end has to have a sequence number
+// behind those that were used: longer than hosts remember them (Linux: 60 s,
+// include/net/tcp.h). Initial numbers go round in 275 s there, so that later
+// half of them are before.
+const timeWait = uint32(60 * time.Second >> tickShift)
 
 // noScale says that an end's SYN came without a window scale option.
 const noScale = 0xf
@@ -103,13 +111,13 @@ func (c *conn) shift(dir int) uint8 {
 // track checks a segment of a connection and notes what it says. changed tells
 // that the state went on, which begins its lifetime anew whatever the
 // direction.
-func (c *conn) track(p *packet, dir int) (changed bool, d dataplane.Drop) {
+func (c *conn) track(p *packet, dir int, now uint32) (changed bool, d dataplane.Drop) {
 	s := segmentOf(p)
 	self, other := &c.side[dir], &c.side[1-dir]
 	seenSelf, seenOther := c.state&(synOut<<dir) != 0, c.state&(synOut<<(1-dir)) != 0
 
 	if s.flags&wire.TCPSyn != 0 {
-		if changed, d, done := c.trackSyn(p, &s, dir); done {
+		if changed, d, done := c.trackSyn(p, &s, dir, now); done {
 			return changed, d
 		}
 	} else if !seenSelf && s.flags&wire.TCPRst == 0 {
@@ -171,13 +179,13 @@ func (c *conn) track(p *packet, dir int) (changed bool, d dataplane.Drop) {
 
 // trackSyn handles a SYN of a connection that is there. done is false for one
 // that the window check is to look at: a SYN again.
-func (c *conn) trackSyn(p *packet, s *segment, dir int) (changed bool, d dataplane.Drop, done bool) {
+func (c *conn) trackSyn(p *packet, s *segment, dir int, now uint32) (changed bool, d dataplane.Drop, done bool) {
 	other := &c.side[1-dir]
 	began := dir == outward == (c.flags&fromOutside == 0)
-	ended := c.flags&isReset != 0 || c.state&closedAll == closedAll
+	ended := c.ended()
 	switch {
 	case s.flags&wire.TCPAck == 0 && ended && began &&
-		(c.flags&isReset != 0 || after(s.seq, c.side[dir].end)):
+		(c.flags&isReset != 0 || after(s.seq, c.side[dir].end) || now > c.last && now-c.last > timeWait):
 		// The same endpoints again, after the end (RFC 9293 3.6.1, RFC 6191).
 		c.state, c.scale, c.side = 0, 0, [2]window{}
 		c.flags &^= isReset | isReplied

@@ -267,7 +267,7 @@ func (t *turn) inboundConn(u *Uplink, id uint32, again bool) (uint16, dataplane.
 			return 0, dataplane.ExceedsMTU
 		}
 	}
-	if d := t.note(c, inward); d != dataplane.None {
+	if d := t.note(id, inward); d != dataplane.None {
 		return 0, d
 	}
 	if p.class == tcp && p.data[p.l4+13]&wire.TCPSyn != 0 {

@@ -170,6 +170,9 @@ func (n *NAT) lend(u *Uplink) error {
 				e.pools[cl] = &pool{}
 			}
 			e.pools[cl].bound(u.config.Ports)
+			if p := e.pools[cl]; p.closed == nil && (cl == tcp || cl == sctp) {
+				p.closed = &closedPorts{ring: make([]closedPort, powerOfTwo(int(p.last-p.first)+1))}
+			}
 		}
 		family := 1
 		if a.is4() {
@@ -191,6 +194,9 @@ func (n *NAT) lend(u *Uplink) error {
 
 // bound sets which ports are given.
 func (p *pool) bound(r PortRange) {
+	if p.first != r.First || p.last != r.Last {
+		p.closed = nil // They come back when their time is over.
+	}
 	p.first, p.last = r.First, r.Last
 	p.free = 0
 	for port := int(r.First); port <= int(r.Last); port++ {
