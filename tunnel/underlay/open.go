@@ -158,7 +158,9 @@ func (u *Underlay) pathMTU(dst netip.Addr) (int, error) {
 }
 
 // Lost returns how many datagrams the kernel has dropped since Open at a
-// worker's socket, because it was full or their checksum was wrong.
+// worker's socket: because it was full, or their checksum wrong. Short ones with
+// a wrong checksum (up to 76 bytes) are dropped before, and only in the host's
+// counter UdpInCsumErrors.
 func (u *Underlay) Lost(worker int) (uint32, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
