@@ -12,7 +12,7 @@ import (
 const (
 	// MaxMeshKeys is the most keys that a host has at a time: each message that
 	// comes is tried with all of them.
-	MaxMeshKeys = 16
+	MaxMeshKeys = 2
 	// MaxMeshKeyFile is the longest file of keys, in bytes.
 	MaxMeshKeyFile = 4096
 )

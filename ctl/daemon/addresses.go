@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"maps"
 	"net/http"
 	"net/netip"
@@ -29,6 +31,7 @@ func (d *Daemon) chooseIPs(spec *config.Port, kept []string, beside map[netip.Ad
 	for _, g := range n.Gateways {
 		used[g] = true
 	}
+	d.announcedIn(n, used)
 	var chosen []string
 	for _, family := range []string{"IPv4", "IPv6"} {
 		subnets := subnetsOf(n, family == "IPv4")
@@ -37,7 +40,7 @@ func (d *Daemon) chooseIPs(spec *config.Port, kept []string, beside map[netip.Ad
 		}
 		ip := keptIP(subnets, used, kept)
 		for i := 0; !ip.IsValid() && i < len(subnets); i++ {
-			ip = freeIP(subnets[i], used)
+			ip = freeIP(subnets[i], d.firstIP(subnets[i]), used)
 		}
 		if !ip.IsValid() {
 			return fail(http.StatusConflict, "no address is free in the %s subnets of network %s", family, n.Name)
@@ -87,14 +90,36 @@ func markUsed(used map[netip.Addr]bool, ips []string) {
 	}
 }
 
-// freeIP returns the lowest free address of a subnet that a host may have, the
-// zero Prefix if there is none. It tries no more addresses than are used, and
-// those that no host may have.
-func freeIP(subnet netip.Prefix, used map[netip.Addr]bool) netip.Prefix {
-	a := subnet.Masked().Addr()
-	for range len(used) + 3 {
+// firstIP is where the search for a free address begins: at the subnet's first
+// one, in a mesh at one that depends on this host's name, so that hosts that add
+// ports at the same time don't choose the same.
+func (d *Daemon) firstIP(subnet netip.Prefix) netip.Addr {
+	first := subnet.Masked().Addr()
+	if d.mesh == nil {
+		return first
+	}
+	sum := sha256.Sum256([]byte("heddle address " + d.opts.Node))
+	b := first.AsSlice()
+	// The lowest 16 bits of the host's part are enough to be spread over.
+	at := binary.BigEndian.Uint16(sum[:]) & uint16(1<<min(first.BitLen()-subnet.Bits(), 16)-1)
+	b[len(b)-2] |= byte(at >> 8)
+	b[len(b)-1] |= byte(at)
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// freeIP returns the first free address of a subnet that a host may have, from
+// an address of it on and then from its lowest one; the zero Prefix if there is
+// none. It tries no more addresses than are used, and those that no host may
+// have.
+func freeIP(subnet netip.Prefix, from netip.Addr, used map[netip.Addr]bool) netip.Prefix {
+	a, round := from, false
+	for range len(used) + 6 {
 		if !subnet.Contains(a) {
-			break
+			if round {
+				break
+			}
+			a, round = subnet.Masked().Addr(), true
 		}
 		ip := netip.PrefixFrom(a, subnet.Bits())
 		if _, err := config.ParseIP(ip.String()); err == nil && !used[a] {

@@ -68,8 +68,14 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 		err = a.statics(c.FDB)
 	}
 	if err == nil {
-		d.settleNAT()
+		d.settle()
 		err = a.nat(c)
+	}
+	if err == nil {
+		err = a.peers(c.Peers)
+	}
+	if err == nil {
+		err = a.mesh(c.Mesh)
 	}
 	if err == nil {
 		err = endedEarly(ctx)
@@ -83,7 +89,7 @@ func (d *Daemon) apply(ctx context.Context, c *config.Config, on onFailure, save
 		return api.Applied{}, err
 	default:
 		err = a.undo.run(err)
-		d.settleNAT()
+		d.settle()
 		return api.Applied{}, err
 	}
 	for _, n := range a.notes {
@@ -106,11 +112,8 @@ func (a *applying) networks(specs []config.Network) error {
 		object := "network " + spec.Name
 		was := d.networks[spec.Name]
 		if was == nil {
-			spec, err := d.chooseVNI(spec)
-			if err == nil {
-				err = d.makeNetwork(spec)
-			}
-			if err != nil {
+			spec := d.chooseVNI(spec)
+			if err := d.makeNetwork(spec); err != nil {
 				return about(object, err)
 			}
 			a.undo = append(a.undo, func() error { return d.dropNetwork(spec.Name) })
@@ -301,6 +304,10 @@ func (d *Daemon) validateWith(c config.Config) error {
 	if c.NATSettings != (config.NATSettings{}) {
 		all.NATSettings = c.NATSettings
 	}
+	all.Peers = merged(all.Peers, c.Peers, func(p config.Peer) string { return p.Name })
+	if !c.Mesh.IsZero() {
+		all.Mesh = c.Mesh
+	}
 	for i := range all.Ports {
 		if p := &all.Ports[i]; p.MAC == "" && p.Kind != config.KindPacket {
 			p.MAC = attach.StableMAC(d.opts.Node, p.Name).String()
@@ -345,7 +352,11 @@ func (d *Daemon) Export() *config.Config {
 
 // export is Export for who holds change or mu.
 func (d *Daemon) export() *config.Config {
-	c := &config.Config{FDB: d.statics.list(), NATSettings: d.settings}
+	c := &config.Config{FDB: d.statics.list(), NATSettings: d.settings, Mesh: d.meshSpec}
+	for _, p := range d.peers {
+		c.Peers = append(c.Peers, p)
+	}
+	slices.SortFunc(c.Peers, func(a, b config.Peer) int { return strings.Compare(a.Name, b.Name) })
 	for _, u := range d.uplinks {
 		c.Uplinks = append(c.Uplinks, u.spec)
 	}

@@ -62,6 +62,21 @@ func (d *Daemon) mirrored(p *port) dataplane.Port {
 			outer = t.wrap(p.id, p.spec.Name, outer)
 		}
 	}
+	if leadsOut(p) {
+		outer = d.guarded(outer)
+	}
+	return outer
+}
+
+// mirroredTunnel is mirrored for a tunnel: a capture of its network shows what
+// leaves by it. What comes in by it shows at the ports where it goes out.
+func (d *Daemon) mirroredTunnel(r *remote, o *remoteTunnel) dataplane.Port {
+	outer := dataplane.Port(o.live)
+	for _, t := range d.running {
+		if t.network == o.network {
+			outer = t.wrap(o.id, r.name, outer)
+		}
+	}
 	return outer
 }
 
@@ -73,7 +88,7 @@ func (d *Daemon) mirroredUplink(u *uplink) dataplane.Port {
 			outer = t.wrap(u.id, u.spec.Name, outer)
 		}
 	}
-	return outer
+	return d.guarded(outer)
 }
 
 // wrap puts the capture around a port or uplink of that name.
@@ -137,7 +152,14 @@ func (d *Daemon) endCapture(t *activeCapture) error {
 
 func (d *Daemon) mirrorAll(t *activeCapture) error {
 	attached := make(map[*port]*vswitch.Network)
+	tunnels := make(map[*remoteTunnel]*remote)
 	d.mu.RLock()
+	for _, r := range d.remotes {
+		if o := r.tunnels[t.network]; o != nil {
+			tunnels[o] = r
+		}
+	}
+	network := d.networks[t.network]
 	for _, p := range d.ports {
 		if p.attached && t.covers(p) {
 			attached[p] = d.networks[p.spec.Network].live
@@ -155,6 +177,12 @@ func (d *Daemon) mirrorAll(t *activeCapture) error {
 	}
 	for p, n := range attached { // wiring keeps them attached.
 		errs = append(errs, d.mirror(p, n))
+	}
+	for o, r := range tunnels {
+		errs = append(errs, network.live.Swap(o.id, d.mirroredTunnel(r, o)))
+	}
+	if len(tunnels) > 0 {
+		d.engine.Do(func(int) {}) // No worker is in another.
 	}
 	return errors.Join(errs...)
 }

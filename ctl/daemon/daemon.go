@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,6 +20,7 @@ import (
 	"heddle/dataplane"
 	"heddle/nat"
 	vswitch "heddle/switch"
+	"heddle/tunnel"
 )
 
 // MaxWorkers bounds Options.Workers.
@@ -45,6 +48,15 @@ type Options struct {
 	MaxConns int
 	// Metrics is the ADDR:PORT that serves Prometheus; empty for none.
 	Metrics string
+	// VTEP is where peers' frames are taken; the zero AddrPort is port 4789 of
+	// all addresses of the family of the first peer.
+	VTEP netip.AddrPort
+	// MeshListen is where a mesh gossips, from the start; the zero AddrPort is
+	// port 7946, from the first join on.
+	MeshListen netip.AddrPort
+	// MeshKeys is the path of a file of keys (config.ParseMeshKeys); empty for
+	// none.
+	MeshKeys string
 	// Log takes what happens. Nil logs nothing.
 	Log *zap.Logger
 }
@@ -71,8 +83,9 @@ type Daemon struct {
 
 	change sync.Mutex // One change at a time; before wiring.
 
-	wiring  sync.Mutex       // Guards running and who is attached as what; before mu.
+	wiring  sync.Mutex       // Guards running, ends and who is attached as what; before mu.
 	running []*activeCapture // The captures that run.
+	ends    *tunnel.VTEP     // Whose ends are guarded; nil without a VTEP.
 
 	mu       sync.RWMutex // Guards what follows, and the fields of the objects in it.
 	networks map[string]*network
@@ -81,11 +94,33 @@ type Daemon struct {
 	inside   [dataplane.MaxPorts]bool // The numbers that gateways and uplinks have.
 	statics  staticTable
 	uplinks  map[string]*uplink
+	peers    map[string]config.Peer // The static ones.
+	vtep     *vtep                  // Nil while there is nobody to reach.
+	remotes  map[netip.Addr]*remote
+	tunnelOf map[dataplane.PortID]*remote // By the number of a tunnel.
+	vtepDown error                        // Why there is no VTEP though there is to be one.
+	meshSpec config.Mesh
+	meshLeft bool        // It was left by hand, until it is joined again.
+	meshDown error       // Why there is no mesh though there is to be one.
+	mesh     *membership // Nil while this host is in none.
+	members  map[string]*member
+	keys     *keyRing
 	nats     map[string]*natRule
 	stack    stack
 	settings config.NATSettings
 	locals   map[station]*port // Whose interface has the address; see setLocal.
 	retired  dataplane.Totals  // Of ports that were removed.
+
+	// change guards these.
+	addressTrouble string
+	meshNext       time.Time // When to try again to start the mesh.
+	membersChanged bool
+	portIndex      portIndex
+
+	wirings     atomic.Uint64 // How often a port was attached, detached or changed.
+	misplaced   atomic.Uint64 // Stations that members announced and that found no room.
+	meshStirred chan struct{} // Wakes followMesh.
+	background  sync.WaitGroup
 
 	captures chan struct{} // A slot for each that runs.
 	again    chan struct{} // Wakes retry.
@@ -119,20 +154,25 @@ func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 		o.Log = zap.NewNop()
 	}
 	d := &Daemon{
-		opts:     o,
-		log:      o.Log,
-		host:     h,
-		events:   newEventRing(),
-		started:  time.Now(),
-		networks: make(map[string]*network),
-		ports:    make(map[string]*port),
-		uplinks:  make(map[string]*uplink),
-		nats:     make(map[string]*natRule),
-		stirred:  make(chan struct{}, 1),
-		statics:  newStaticTable(),
-		locals:   make(map[station]*port),
-		captures: make(chan struct{}, maxCaptures),
-		again:    make(chan struct{}, 1),
+		opts:        o,
+		log:         o.Log,
+		host:        h,
+		events:      newEventRing(),
+		started:     time.Now(),
+		networks:    make(map[string]*network),
+		ports:       make(map[string]*port),
+		uplinks:     make(map[string]*uplink),
+		peers:       make(map[string]config.Peer),
+		remotes:     make(map[netip.Addr]*remote),
+		tunnelOf:    make(map[dataplane.PortID]*remote),
+		members:     make(map[string]*member),
+		meshStirred: make(chan struct{}, 1),
+		nats:        make(map[string]*natRule),
+		stirred:     make(chan struct{}, 1),
+		statics:     newStaticTable(),
+		locals:      make(map[station]*port),
+		captures:    make(chan struct{}, maxCaptures),
+		again:       make(chan struct{}, 1),
 	}
 	d.life, d.stop = context.WithCancel(ctx)
 	defer func() {
@@ -141,6 +181,9 @@ func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 		}
 	}()
 	if err := d.takeLocks(); err != nil {
+		return nil, err
+	}
+	if d.keys, err = openKeys(o.StateDir, o.MeshKeys); err != nil {
 		return nil, err
 	}
 	saved, asked, err := d.readSpecs()
@@ -285,6 +328,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	running.Go(func() { d.watch(ctx) })
 	running.Go(func() { d.retry(ctx) })
 	running.Go(func() { d.followUplinks(ctx) })
+	running.Go(func() { d.followTunnels(ctx) })
+	running.Go(func() { d.followMesh(ctx) })
 	d.log.Info("serving", zap.String("socket", d.opts.Socket), zap.Int("workers", d.opts.Workers), zap.Ints("cpus", d.opts.CPUs))
 	if d.ready != nil {
 		d.ready()
@@ -323,8 +368,14 @@ func (d *Daemon) Close() error {
 	if d.metrics != nil {
 		errs = append(errs, notClosed(d.metrics.Close()))
 	}
+	d.background.Wait()
+	d.stopMesh(leaveTimeout)
 	if d.engine != nil {
 		d.engine.Stop()
+	}
+	if d.vtep != nil {
+		errs = append(errs, d.vtep.live.Close())
+		d.vtep = nil
 	}
 	errs = append(errs, d.stopNAT())
 	for _, p := range d.ports {

@@ -215,7 +215,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"POST", api.PathNetworks, `{"name":"net"}`, 409, "network add net", "it exists"},
 		{"POST", api.PathNetworks, `{"name":"N!"}`, 400, `network add N!`, "name"},
-		{"POST", api.PathNetworks, `{"name":"x","vni":1}`, 409, "network add x", "VNI"},
+		{"POST", api.PathNetworks, `{"name":"x","vni":` + fmt.Sprint(config.VNIOf("net")) + `}`, 409, "network add x", "VNI"},
 		{"POST", api.PathNetworks, `{"name":"x","color":"red"}`, 400, "network add", "color"},
 		{"POST", api.PathNetworks, `{"name":"x"} {}`, 400, "network add", ""},
 		{"POST", api.PathNetworks, `nonsense`, 400, "network add", ""},

@@ -10,6 +10,8 @@ import (
 	"heddle/ctl/config"
 	"heddle/ctl/proxy"
 	"heddle/dataplane"
+	"heddle/tunnel"
+	"heddle/tunnel/mesh"
 )
 
 // errGone is what a goneError is.
@@ -111,7 +113,29 @@ type host interface {
 	openStack(workers int) (stackDevice, error)
 	// publish holds ports of the host's for a publication.
 	publish(p proxy.Publication) (localPort, error)
+	// openUnderlay opens the UDP port of the tunnels; an unspecified address is
+	// all of its family.
+	openUnderlay(at netip.AddrPort, workers int) (underlayPort, error)
+	// source returns the address by which the host sends to another, and why not
+	// if it has no way there.
+	source(to netip.Addr) (netip.Addr, error)
+	// addresses are those that the host itself has, broadcast ones included.
+	addresses() ([]netip.Addr, error)
+	// gossip says how the mesh is to reach others, where that is not by the
+	// host's sockets.
+	gossip(c *mesh.Config)
 	close() error
+}
+
+// underlayPort is the tunnels' UDP port; see underlay.Underlay.
+type underlayPort interface {
+	tunnel.Underlay
+	// pathMTU returns how long an IP packet may be that goes to an address, and
+	// why not if there is no way there.
+	pathMTU(to netip.Addr) (int, error)
+	// lost returns how many datagrams the kernel has dropped since it was opened,
+	// before they could be taken.
+	lost() uint64
 }
 
 // uplinkWatch tells the states of an uplink's interface; see

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -48,6 +49,11 @@ type fakeHost struct {
 	onReach    func(context.Context, *config.Port) error // What reach does; nil for nothing.
 	onOpen     func()                                    // Called at each open; nil for nothing.
 	failRemove error
+
+	at        netip.Addr         // Its address on wire; tunnels need one.
+	wire      *fakeWire          // What joins hosts; nil if it stands alone.
+	portTaken bool               // Somebody else has the tunnels' port.
+	paths     map[netip.Addr]int // Path MTUs that aren't 1500; 0 is no way.
 
 	failConfigure error // What configure of port b fails with.
 	closed        bool

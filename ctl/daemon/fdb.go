@@ -130,6 +130,9 @@ func (d *Daemon) eachEntry(network string, f func(api.Entry) error) error {
 	for name, p := range d.ports {
 		ports[p.id] = name
 	}
+	for id, r := range d.tunnelOf {
+		ports[id] = r.name
+	}
 	d.mu.RUnlock()
 	if network != "" && len(networks) == 0 {
 		return noNetwork(network)

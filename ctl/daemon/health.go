@@ -390,14 +390,14 @@ func (d *Daemon) reportFlaps() {
 		names[n.live] = name
 	}
 	for _, f := range buf[:n] {
-		held, other := d.ids[f.Port], d.ids[f.Other]
-		if held == nil || other == nil {
+		held, other := d.portName(f.Port), d.portName(f.Other)
+		if held == "" || other == "" {
 			continue // A port has gone meanwhile, and the matter with it.
 		}
 		message := fmt.Sprintf("%s moves to and fro between ports %s and %s: held at %s for 1 s; look for a loop or a duplicate address",
-			f.MAC, held.spec.Name, other.spec.Name, held.spec.Name)
+			f.MAC, held, other, held)
 		d.events.add(eventMACFlapping, "network "+names[f.Network], message)
 		d.log.Warn("MAC flapping", zap.String("network", names[f.Network]), zap.Stringer("mac", f.MAC),
-			zap.String("port", held.spec.Name), zap.String("other", other.spec.Name))
+			zap.String("port", held), zap.String("other", other))
 	}
 }

@@ -44,6 +44,7 @@ func (d *Daemon) setPort(ctx context.Context, p *port, spec config.Port) error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		p.spec = s
+		d.wirings.Add(1)
 	}
 	set(spec)
 	err := d.adjust(ctx, p)

@@ -43,10 +43,7 @@ func (d *Daemon) AddNetwork(spec config.Network) error {
 	if d.networks[spec.Name] != nil {
 		return fail(http.StatusConflict, "it exists").withHint("change it with swctl apply, or remove it first")
 	}
-	spec, err := d.chooseVNI(spec)
-	if err != nil {
-		return err
-	}
+	spec = d.chooseVNI(spec)
 	if err := d.validateWith(config.Config{Networks: []config.Network{spec}}); err != nil {
 		return err
 	}
@@ -56,7 +53,7 @@ func (d *Daemon) AddNetwork(spec config.Network) error {
 	if err := d.save(); err != nil {
 		return errors.Join(err, d.dropNetwork(spec.Name))
 	}
-	d.settleNAT()
+	d.settle()
 	d.note(eventNetworkAdded, "network "+spec.Name, "added")
 	return nil
 }
@@ -73,6 +70,10 @@ func (d *Daemon) RemoveNetwork(name string) error {
 		return fail(http.StatusConflict, "%d ports are on it, as %s", len(ports), ports[0].spec.Name).
 			withHint("remove them first: swctl port rm %s", ports[0].spec.Name)
 	}
+	if peers := d.peersWith(name); len(peers) > 0 {
+		return fail(http.StatusConflict, "%d peers are said to share it, as %s", len(peers), peers[0]).
+			withHint("remove them first: swctl peer rm %s", peers[0])
+	}
 	if err := d.unused(func(r *natRule) bool { return d.leadsTo(r, name) }); err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (d *Daemon) RemoveNetwork(name string) error {
 	if err != nil {
 		err = errors.Join(err, d.makeNetwork(n.spec))
 	}
-	d.settleNAT()
+	d.settle()
 	if err != nil {
 		return err
 	}
@@ -109,6 +110,7 @@ func (d *Daemon) makeNetwork(spec config.Network) error {
 
 // dropNetwork ends the live object, on which no ports are.
 func (d *Daemon) dropNetwork(name string) error {
+	d.dropTunnelsOf(name)
 	d.closeGateway(d.networks[name])
 	if err := d.sw.RemoveNetwork(d.networks[name].live); err != nil {
 		return fail(http.StatusConflict, "%w", err)
@@ -182,22 +184,21 @@ func (d *Daemon) adjustAll(ports []*port) error {
 	return nil
 }
 
-// chooseVNI gives a network that has none the lowest that is free.
-func (d *Daemon) chooseVNI(spec config.Network) (config.Network, error) {
+// chooseVNI gives a network that has none the one that its name stands for, or
+// the next that is free.
+func (d *Daemon) chooseVNI(spec config.Network) config.Network {
 	if spec.VNI != 0 {
-		return spec, nil
+		return spec
 	}
 	used := make(map[uint32]bool, len(d.networks))
 	for _, n := range d.networks {
 		used[n.spec.VNI] = true
 	}
-	for vni := uint32(1); vni <= config.MaxVNI; vni++ {
-		if !used[vni] {
-			spec.VNI = vni
-			return spec, nil
-		}
+	// There are fewer networks than VNIs.
+	for spec.VNI = config.VNIOf(spec.Name); used[spec.VNI]; {
+		spec.VNI = spec.VNI%config.MaxVNI + 1
 	}
-	return spec, fail(http.StatusConflict, "no VNI is free")
+	return spec
 }
 
 // portsOf returns a network's ports, by name.

@@ -57,7 +57,7 @@ func (d *Daemon) AddPort(ctx context.Context, spec config.Port) error {
 	if err := d.save(); err != nil {
 		return errors.Join(err, d.dropPort(d.ports[spec.Name]))
 	}
-	d.settleNAT()
+	d.settle()
 	d.note(eventPortAdded, "port "+spec.Name, "added to network "+spec.Network)
 	return nil
 }
@@ -258,6 +258,7 @@ func (d *Daemon) wire(p *port) error {
 		return err
 	}
 	d.setLocal(p)
+	d.wirings.Add(1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p.attached, p.down = true, nil
@@ -277,6 +278,7 @@ func (d *Daemon) unwire(p *port) {
 	d.clearLocal(p)
 	_ = d.networks[p.spec.Network].live.Detach(p.id)
 	d.engine.Detach(p.id)
+	d.wirings.Add(1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p.attached = false
@@ -299,7 +301,7 @@ func (d *Daemon) RemovePort(name string) error {
 		d.note(eventNATRemoved, "nat "+r.id, "port "+name+" is removed")
 	}
 	err := errors.Join(d.dropPort(p), errors.Join(errs...))
-	d.settleNAT()
+	d.settle()
 	d.note(eventPortRemoved, "port "+name, "removed from network "+p.spec.Network)
 	if err != nil {
 		return fail(http.StatusUnprocessableEntity, "the port is removed, but on the host something is left of it: %w", err)

@@ -157,6 +157,10 @@ func nameOf(v any) string {
 		return v.Name
 	case api.Entry:
 		return v.MAC
+	case api.Peer:
+		return v.Name
+	case api.Key:
+		return v.ID
 	}
 	return ""
 }
@@ -233,6 +237,7 @@ func (d *Daemon) routes() http.Handler {
 	d.handle(mux, "DELETE "+api.PathNAT+"/{name}", handler{what: "nat rm", do: func(r *http.Request) (any, error) {
 		return nil, d.RemoveNAT(r.PathValue("name"))
 	}})
+	d.tunnelRoutes(mux)
 	mux.HandleFunc("GET "+api.PathConns, d.getConns)
 	d.handle(mux, "DELETE "+api.PathConns, handler{what: "conn flush", do: d.deleteConns, params: true})
 	d.handle(mux, "GET "+api.PathConnCount, handler{what: "conn count", do: d.countConns})

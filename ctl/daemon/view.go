@@ -48,12 +48,19 @@ func (d *Daemon) Status() api.Status {
 			s.UplinksDown++
 		}
 	}
+	s.Peers, s.Mesh = len(d.peers), d.meshState()
+	for _, r := range d.remotes {
+		if r.static && r.trouble() != nil {
+			s.PeersDown++
+		}
+	}
+	s.MembersUp, s.Members = d.countMembers()
 	conns := d.nat.Stats()
 	s.Conns, s.MaxConns, s.ConnsRefused = conns.Conns, conns.MaxConns, conns.Refused
 	return s
 }
 
-// sum adds up all ports, also those that were removed. The caller holds mu.
+// sum adds up all ports and tunnels, also those that were removed. The caller holds mu.
 func (d *Daemon) sum() dataplane.Totals {
 	sum := d.retired
 	for _, p := range d.ports {
@@ -74,6 +81,12 @@ func (d *Daemon) sum() dataplane.Totals {
 			addDrops(&sum, &t)
 		}
 	}
+	for _, r := range d.remotes {
+		t := r.totals()
+		addTotals(&sum, &t)
+	}
+	t := d.vtepTotals()
+	addDrops(&sum, &t)
 	return sum
 }
 
@@ -198,8 +211,8 @@ func (d *Daemon) viewPort(p *port) api.Port {
 	return v
 }
 
-// Drops returns why frames went no further, at a port, or at all for an empty
-// name: also at ports that were removed. The reasons are in the order in which
+// Drops returns why frames went no further, at a port or a peer, or at all for
+// an empty name: also at ports that were removed. The reasons are in the order in which
 // a frame meets them; those that never happened are left out.
 func (d *Daemon) Drops(port string) ([]api.DropCount, error) {
 	d.sample(port)
@@ -210,6 +223,8 @@ func (d *Daemon) Drops(port string) ([]api.DropCount, error) {
 		t = d.sum()
 	} else if p := d.ports[port]; p != nil {
 		t = p.totals()
+	} else if r := d.remoteNamed(port); r != nil {
+		t = r.totals()
 	} else {
 		return nil, noPort(port)
 	}

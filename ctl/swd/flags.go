@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -22,6 +23,7 @@ type flags struct {
 	workers, maxMACs, maxConns            int
 	logLevel, logFormat                   string
 	metrics, node                         string
+	vtep, meshListen, meshKey             string
 }
 
 func (f *flags) define(s *pflag.FlagSet) {
@@ -37,6 +39,9 @@ func (f *flags) define(s *pflag.FlagSet) {
 	s.StringVar(&f.logFormat, "log-format", "console", "log as `FORMAT`: console or json")
 	s.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics on `ADDR:PORT`")
 	s.StringVar(&f.node, "node", "", "this host's `NAME`; its name by default")
+	s.StringVar(&f.vtep, "vtep", "", "take peers' frames at `IP[:4789]`; by default at all addresses")
+	s.StringVar(&f.meshListen, "mesh-listen", "", "be a member of a mesh from the start, gossiping at `IP[:7946]`")
+	s.StringVar(&f.meshKey, "mesh-key", "", "encrypt gossip with the first key in `FILE`, and take the others in it")
 }
 
 // fromEnvironment sets each flag that wasn't given from its SWD_ variable.
@@ -75,6 +80,14 @@ func (f *flags) options() (daemon.Options, error) {
 	if f.maxConns < 0 || f.maxConns > config.MaxConns {
 		return daemon.Options{}, fmt.Errorf("--max-conns %d: want 0 to %d", f.maxConns, config.MaxConns)
 	}
+	vtep, err := endpoint("--vtep", f.vtep, config.VXLANPort)
+	if err != nil {
+		return daemon.Options{}, err
+	}
+	meshListen, err := endpoint("--mesh-listen", f.meshListen, config.MeshPort)
+	if err != nil {
+		return daemon.Options{}, err
+	}
 	cpus, err := allowedCPUs()
 	if err != nil {
 		return daemon.Options{}, err
@@ -97,8 +110,21 @@ func (f *flags) options() (daemon.Options, error) {
 		Version: version, Node: f.node,
 		Socket: f.socket, SocketGroup: f.socketGroup, StateDir: f.stateDir, Config: f.config,
 		Workers: workers, CPUs: last(cpus, workers), MaxMACs: f.maxMACs, MaxConns: f.maxConns,
-		Metrics: f.metrics, Log: log,
+		Metrics: f.metrics, VTEP: vtep, MeshListen: meshListen, MeshKeys: f.meshKey, Log: log,
 	}, nil
+}
+
+// endpoint reads a flag that is an address of this host's; the zero AddrPort if
+// it isn't given. 0.0.0.0 and [::] stand for all of a family.
+func endpoint(flag, s string, port uint16) (netip.AddrPort, error) {
+	if s == "" {
+		return netip.AddrPort{}, nil
+	}
+	at, err := config.ParseListenAt(s, port)
+	if err != nil {
+		return at, fmt.Errorf("%s: %w", flag, err)
+	}
+	return at, nil
 }
 
 // allowedCPUs returns the CPUs that this process may run on, in order.
