@@ -72,3 +72,13 @@ func adopt(frame []byte, l *wire.Layers, mtu, size int) (owes wire.VNetHdr) {
 	gso.HdrLen = uint16(g.hdr)
 	return gso
 }
+
+// Whole tells whether a frame is one IP packet by what the packet's own header
+// says of its length. It tells a UDP GSO frame that a kernel left uncut inside a
+// tunnel's datagram from several datagrams that it has joined: a socket with
+// UDP_GRO gets both with a segment size, and to take the first for the second
+// would be to take its payload for headers.
+func Whole(frame []byte) bool {
+	var l wire.Layers
+	return l.Parse(frame) && l.End == len(frame)
+}
