@@ -50,9 +50,9 @@ func carries(l *lab.T, p *Path) {
 }
 
 func TestVerify(t *testing.T) {
-	before := Counts{FromA: Count{10, 1000}, ToB: Count{10, 1000}, FromB: Count{5, 300}, ToA: Count{5, 300}}
-	least := Least{AToB: Count{4, 400}, BToA: Count{2, 100}}
-	good := Counts{FromA: Count{14, 1400}, ToB: Count{14, 1400}, FromB: Count{7, 400}, ToA: Count{7, 400}}
+	before := Counts{FromA: Count{10, 1000}, ToB: Count{10, 1000}, FromB: Count{5, 300}, ToA: Count{5, 300}, Conns: 6}
+	least := Least{AToB: Count{4, 400}, BToA: Count{2, 100}, Conns: 3}
+	good := Counts{FromA: Count{14, 1400}, ToB: Count{14, 1400}, FromB: Count{7, 400}, ToA: Count{7, 400}, Conns: 9}
 	if err := Verify(before, good, least); err != nil {
 		t.Errorf("what was carried is refused: %v", err)
 	}
@@ -63,6 +63,8 @@ func TestVerify(t *testing.T) {
 		"in from B":         func(c *Counts) { c.FromB.Frames-- },
 		"out to A":          func(c *Counts) { c.ToA.Bytes-- },
 		"backwards":         func(c *Counts) { c.FromA.Bytes = 0 },
+		"connections":       func(c *Counts) { c.Conns-- },
+		"fewer connections": func(c *Counts) { c.Conns = 5 },
 	} {
 		after := good
 		change(&after)

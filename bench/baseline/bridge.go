@@ -42,7 +42,8 @@ func NewBridge(l *lab.Lab) (*Path, error) {
 		Name:  "bridge",
 		About: "kernel bridge, veth",
 		A:     a, B: b,
-		Count: func(context.Context) (Counts, error) { return portCounts(host) },
+		Server: AddrB,
+		Count:  func(context.Context) (Counts, error) { return portCounts(host) },
 	}, nil
 }
 

@@ -61,8 +61,9 @@ func NewOVS(ctx context.Context, l *lab.Lab) (*Path, error) {
 		Name:  "ovs",
 		About: line + ", netdev datapath, userspace-tso, TAP",
 		A:     a, B: b,
-		PIDs:  []int{o.vswitchd.PID()},
-		Count: o.count,
+		Server: AddrB,
+		PIDs:   []int{o.vswitchd.PID()},
+		Count:  o.count,
 	}, nil
 }
 

@@ -30,6 +30,11 @@ type Path struct {
 	// About is one line on what it is: version and kind of port.
 	About string
 	A, B  *lab.NetNS
+	// Server is the address by which A reaches B's servers.
+	Server string
+	// NAT is what a path has that translates A's address; nil on one that
+	// switches.
+	NAT *NAT
 	// PIDs are the path's own processes; a path in the kernel has none.
 	PIDs []int
 	// Count reads the path's own counters, from which a benchmark sees that
@@ -41,10 +46,17 @@ type Path struct {
 type Count struct{ Frames, Bytes uint64 }
 
 // Counts are a path's counters at its two ports, seen from the path.
-type Counts struct{ FromA, ToA, FromB, ToB Count }
+type Counts struct {
+	FromA, ToA, FromB, ToB Count
+	// Conns counts the connections that NAT rules have begun; 0 without NAT.
+	Conns uint64
+}
 
-// Least is what a path must have carried at least.
-type Least struct{ AToB, BToA Count }
+// Least is what a path must have carried, and translated, at least.
+type Least struct {
+	AToB, BToA Count
+	Conns      uint64
+}
 
 // Verify tells whether the path carried what it should have between two
 // readings of its counters.
@@ -70,6 +82,11 @@ func Verify(before, after Counts, least Least) error {
 				"the path counted %d frames, %d bytes %s, but at least %d frames, %d bytes were delivered: the traffic went another way",
 				frames, bytes, c.where, c.least.Frames, c.least.Bytes))
 		}
+	}
+	if conns := after.Conns - before.Conns; after.Conns < before.Conns {
+		errs = append(errs, errors.New("the path's count of connections ran backwards"))
+	} else if conns < least.Conns {
+		errs = append(errs, fmt.Errorf("the path's NAT began %d connections, but at least %d were made: they went untranslated", conns, least.Conns))
 	}
 	return errors.Join(errs...)
 }

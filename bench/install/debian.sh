@@ -9,7 +9,7 @@ lint_version=$1 bin=$2
 # command:package pairs.
 needs="
 	gcc:gcc ip:iproute2 tc:iproute2 ping:iputils-ping ethtool:ethtool iperf3:iperf3
-	sockperf:sockperf tcpdump:tcpdump tshark:tshark nft:nftables socat:socat
+	sockperf:sockperf ab:apache2-utils tcpdump:tcpdump tshark:tshark nft:nftables socat:socat
 	curl:curl jq:jq git:git nsenter:util-linux
 	nmap:nmap traceroute:traceroute tracepath:iputils-tracepath"
 missing=()

@@ -211,3 +211,12 @@ func (n *NetNS) Remove() error {
 	n.lab.mu.Unlock()
 	return n.remove()
 }
+
+// FlushConntrack ends all connections that the namespace's kernel tracks.
+func (n *NetNS) FlushConntrack() error {
+	n.lab.record("ip netns exec", n.Name, "conntrack -F")
+	if err := n.link.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		return fmt.Errorf("namespace %s: flushing conntrack: %w", n.Name, err)
+	}
+	return nil
+}

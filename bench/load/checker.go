@@ -63,14 +63,18 @@ func (r Received) Verify(sent uint64) error {
 // Checker holds every frame against what was sent. One goroutine uses it.
 type Checker struct {
 	templates [][]byte
+	routed    bool
 	flows     []flowState
 	received  Received
 }
 
 // flowState is what has come of one flow.
 type flowState struct {
-	next uint64              // One more than the highest sequence number seen.
-	seen [window / 64]uint64 // Bit seq%window, valid for next-window ≤ seq < next.
+	// adopted tells that the template has what the path chose; valid only if
+	// the frames are routed.
+	adopted bool
+	next    uint64              // One more than the highest sequence number seen.
+	seen    [window / 64]uint64 // Bit seq%window, valid for next-window ≤ seq < next.
 }
 
 // NewChecker returns a checker for a run of frames.
@@ -79,7 +83,7 @@ func NewChecker(f Frames) (*Checker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Checker{templates: templates, flows: make([]flowState, f.Flows)}, nil
+	return &Checker{templates: templates, routed: f.Routed, flows: make([]flowState, f.Flows)}, nil
 }
 
 // Received returns the counts so far.
@@ -87,9 +91,8 @@ func (c *Checker) Received() Received { return c.received }
 
 // Check counts a frame, and tells whether it is delivered.
 func (c *Checker) Check(frame []byte) bool {
-	// What isn't addressed as this run's is somebody else's.
 	first := c.templates[0]
-	if len(frame) < 14 || !bytes.Equal(frame[:14], first[:14]) {
+	if !c.ours(frame) {
 		c.received.Foreign++
 		return false
 	}
@@ -99,11 +102,43 @@ func (c *Checker) Check(frame []byte) bool {
 	}
 	flow := binary.BigEndian.Uint16(frame[offFlow:])
 	seq := binary.BigEndian.Uint64(frame[offSeq:])
-	if int(flow) >= len(c.templates) || !intact(frame, c.templates[flow], flow, seq) {
+	if int(flow) >= len(c.templates) {
+		c.received.Corrupt++
+		return false
+	}
+	if c.routed && !c.flows[flow].adopted {
+		c.adopt(frame, int(flow))
+	}
+	if !intact(frame, c.templates[flow], flow, seq) {
 		c.received.Corrupt++
 		return false
 	}
 	return c.count(&c.flows[flow], seq)
+}
+
+// ours tells whether a frame is addressed as this run's: what isn't is somebody
+// else's.
+func (c *Checker) ours(frame []byte) bool {
+	first := c.templates[0]
+	if c.routed { // From whom is the path's choice.
+		return len(frame) >= headerLen && bytes.Equal(frame[:offSrcMAC], first[:offSrcMAC]) &&
+			bytes.Equal(frame[offType:14], first[offType:14]) && frame[offProto] == first[offProto]
+	}
+	return len(frame) >= 14 && bytes.Equal(frame[:14], first[:14])
+}
+
+// adopt takes what the path has chosen for a flow into its template, if no
+// other flow has the same port.
+func (c *Checker) adopt(frame []byte, flow int) {
+	port := frame[offSrcPort : offSrcPort+2]
+	for i := range c.flows {
+		if c.flows[i].adopted && bytes.Equal(c.templates[i][offSrcPort:offSrcPort+2], port) {
+			return
+		}
+	}
+	copy(c.templates[flow][offSrcMAC:offType], frame[offSrcMAC:offType])
+	copy(c.templates[flow][offSrcPort:], port)
+	c.flows[flow].adopted = true
 }
 
 // intact tells whether every byte is as sent.

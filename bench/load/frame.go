@@ -24,6 +24,11 @@ const (
 	payloadLen = 4 + 2 + 8 + 4
 	magic      = 0x48646c65
 
+	offSrcMAC  = 6
+	offType    = 12
+	offProto   = 14 + 9
+	offSrcPort = 14 + 20
+
 	offMagic  = headerLen
 	offFlow   = offMagic + 4
 	offSeq    = offFlow + 2
@@ -38,8 +43,9 @@ const (
 	MaxSize  = 1514
 	MaxFlows = 1024
 
-	firstPort = 10000 // Source port of flow 0.
-	dstPort   = 9     // Discard (RFC 863).
+	firstPort  = 10000 // Source port of flow 0.
+	dstPort    = 9     // Discard (RFC 863).
+	initialTTL = 64
 )
 
 // Frames says what the frames of a run look like. Sender and receiver must
@@ -49,6 +55,10 @@ type Frames struct {
 	SrcIP, DstIP netip.Addr       // IPv4.
 	Flows        int              // 1 to MaxFlows, told apart by UDP source port.
 	Size         int              // Bytes without FCS, MinSize to MaxSize.
+	// Routed says, for a receiver, that the path routes and translates: a frame
+	// has one hop less to go, and its source MAC and, for each flow, its source
+	// port are what the path chose for the first. Src is not used then.
+	Routed bool
 }
 
 // DefaultFrames are 60-byte frames of one flow.
@@ -76,12 +86,16 @@ func (f Frames) templates() ([][]byte, error) {
 	case len(f.Src) != 6 || len(f.Dst) != 6:
 		return nil, errors.New("frames: the MACs must have 6 bytes")
 	}
+	hops := uint8(initialTTL)
+	if f.Routed {
+		hops--
+	}
 	all := make([][]byte, f.Flows)
 	for flow := range all {
 		buf := gopacket.NewSerializeBuffer()
 		payload := make([]byte, f.Size-headerLen)
 		ip := &layers.IPv4{
-			Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP,
+			Version: 4, TTL: hops, Protocol: layers.IPProtocolUDP,
 			SrcIP: f.SrcIP.AsSlice(), DstIP: f.DstIP.AsSlice(),
 		}
 		udp := &layers.UDP{SrcPort: layers.UDPPort(firstPort + flow), DstPort: dstPort, Length: uint16(8 + len(payload))}

@@ -24,6 +24,7 @@ const (
 // Receiver takes in the frames of one run.
 type Receiver struct {
 	fd      int
+	arp     *responder // Nil unless the frames are routed.
 	ring    []byte
 	checker *Checker
 	first   int64 // Kernel's time of the first frame delivered, ns; 0 if none.
@@ -32,7 +33,7 @@ type Receiver struct {
 
 // OpenReceiver opens a ring on an interface of the calling thread's namespace
 // and announces the frames' destination by a broadcast, from which the path
-// learns the way to it.
+// learns the way to it. To one that routes, Run answers when it asks for DstIP.
 func OpenReceiver(ifname string, f Frames) (*Receiver, error) {
 	checker, err := NewChecker(f)
 	if err != nil {
@@ -48,6 +49,11 @@ func OpenReceiver(ifname string, f Frames) (*Receiver, error) {
 	}
 	if err := r.announce(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("announcing on %s: %w", ifname, err), r.Close())
+	}
+	if f.Routed {
+		if r.arp, err = openResponder(ifname, f.DstIP, f.Dst); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
 	}
 	return r, nil
 }
@@ -88,7 +94,15 @@ func (r *Receiver) Run(ctx context.Context, idle time.Duration) (Received, error
 	const pollMillis = 20
 	lastSeen := time.Time{}
 	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}
+	if r.arp != nil {
+		fds = append(fds, unix.PollFd{Fd: int32(r.arp.fd), Events: unix.POLLIN})
+	}
 	for block := 0; ctx.Err() == nil; {
+		if r.arp != nil {
+			if err := r.arp.answer(); err != nil {
+				return Received{}, err
+			}
+		}
 		before := r.checker.received.Delivered
 		if r.drain(block) {
 			block = (block + 1) % blockCount
@@ -147,6 +161,9 @@ func (r *Receiver) Close() error {
 		r.ring = nil
 	}
 	errs = append(errs, unix.Close(r.fd))
+	if r.arp != nil {
+		errs = append(errs, unix.Close(r.arp.fd))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing the receiver: %w", err)
 	}

@@ -19,8 +19,22 @@ import (
 	"heddle/ctl/config"
 )
 
-// contenders are what --contenders takes, in the order of the table.
-var contenders = []string{"bridge", "swd-tap", "swd-veth", "ovs"}
+// contenders are what --contenders takes, in the order of their table.
+var contenders = []struct {
+	name  string
+	table table
+}{
+	{"bridge", switching}, {"swd-tap", switching}, {"swd-veth", switching}, {"ovs", switching},
+	{"masquerade", translating}, {swdOwn, translating}, {swdShared, translating},
+}
+
+func contenderNames() []string {
+	names := []string{}
+	for _, c := range contenders {
+		names = append(names, c.name)
+	}
+	return names
+}
 
 // options are what the command line asks for.
 type options struct {
@@ -67,14 +81,14 @@ func run(ctx context.Context, opts options, stderr io.Writer) (res *Result, err 
 	defer func() { err = errors.Join(err, b.lab.Close()) }()
 	rows := chosen(opts.Rows)
 	if len(rows) > 0 {
-		if err := b.setUp(ctx); err != nil {
+		if err := b.setUp(ctx, rows); err != nil {
 			return nil, err
 		}
 		if err := b.rounds(ctx, rows); err != nil {
 			return nil, err
 		}
 	}
-	if len(opts.Rows) == 0 || slices.Contains(opts.Rows, inProcessRow) {
+	if matches(opts.Rows, inProcessRow) {
 		if err := b.inProcess(ctx); err != nil {
 			return nil, err
 		}
@@ -84,9 +98,14 @@ func run(ctx context.Context, opts options, stderr io.Writer) (res *Result, err 
 	return b.result, nil
 }
 
-// setUp builds all contenders and checks that each carries a ping.
-func (b *bench) setUp(ctx context.Context) error {
-	for _, name := range b.opts.Contenders {
+// setUp builds the contenders that rows are measured on, and checks that each
+// carries a ping.
+func (b *bench) setUp(ctx context.Context, rows []Row) error {
+	for _, c := range contenders {
+		name := c.name
+		if !matches(b.opts.Contenders, name) || !slices.ContainsFunc(rows, func(r Row) bool { return r.Table == c.table }) {
+			continue
+		}
 		b.progress.show("setting up " + name)
 		before := len(b.lab.Commands())
 		p, err := b.newPath(ctx, name)
@@ -95,7 +114,7 @@ func (b *bench) setUp(ctx context.Context) error {
 			continue
 		}
 		if err == nil {
-			_, err = p.A.Run(ctx, "ping", "-c1", "-W5", baseline.AddrB)
+			_, err = p.A.Run(ctx, "ping", "-c1", "-W5", p.Server)
 		}
 		if err != nil {
 			return fmt.Errorf("setting up %s: %w", name, err)
@@ -114,15 +133,21 @@ func (b *bench) newPath(ctx context.Context, name string) (*baseline.Path, error
 		return baseline.NewBridge(b.lab)
 	case "ovs":
 		return baseline.NewOVS(ctx, b.lab)
+	case "masquerade":
+		return baseline.NewMasquerade(ctx, b.lab)
 	}
 	bin, err := b.binaries()
 	if err != nil {
 		return nil, err
 	}
-	if name == "swd-veth" {
+	switch name {
+	case "swd-veth":
 		return newSwd(ctx, b.lab, bin, config.KindVeth, b.opts.SwdArgs)
+	case "swd-tap":
+		return newSwd(ctx, b.lab, bin, config.KindTAP, b.opts.SwdArgs)
+	default:
+		return newSwdNAT(ctx, b.lab, bin, name, b.opts.SwdArgs)
 	}
-	return newSwd(ctx, b.lab, bin, config.KindTAP, b.opts.SwdArgs)
 }
 
 // binaries finds swd and swctl: as told, beside this program, or built anew.
@@ -175,12 +200,19 @@ func exists(path string) bool {
 
 // rounds measures every row on every contender, again and again.
 func (b *bench) rounds(ctx context.Context, rows []Row) error {
-	b.progress.expect(len(rows) * len(b.paths) * b.opts.Runs)
+	steps := 0
+	for _, row := range rows {
+		for _, p := range b.paths {
+			if row.on(p) {
+				steps += b.opts.Runs
+			}
+		}
+	}
+	b.progress.expect(steps)
 	for round := range b.opts.Runs {
 		for _, row := range rows {
 			for _, p := range b.paths {
-				if !row.Applies(p) {
-					b.progress.step("")
+				if !row.on(p) {
 					continue
 				}
 				b.progress.step(fmt.Sprintf("round %d/%d  %s: %s", round+1, b.opts.Runs, row.Title, p.Name))
@@ -199,6 +231,11 @@ func (b *bench) rounds(ctx context.Context, rows []Row) error {
 // verified measures one row on one contender, and refuses the figure if the
 // contender's counters don't account for what was carried.
 func (b *bench) verified(ctx context.Context, row Row, p *baseline.Path) (measurement, error) {
+	if row.Prepare != nil {
+		if err := row.Prepare(ctx, p); err != nil {
+			return measurement{}, err
+		}
+	}
 	before, err := p.Count(ctx)
 	if err != nil {
 		return measurement{}, err
@@ -236,10 +273,10 @@ func usableCores() ([]int, error) {
 
 // chooseTools prefers netperf where it is installed.
 func chooseTools() (netperf bool, err error) {
-	need := []string{"iperf3", "sockperf", "taskset", "ping"}
+	need := []string{"iperf3", "sockperf", "ab", "taskset", "ping"}
 	if _, errClient := exec.LookPath("netperf"); errClient == nil {
 		if _, errServer := exec.LookPath("netserver"); errServer == nil {
-			netperf, need = true, []string{"sockperf", "taskset", "ping"}
+			netperf, need = true, []string{"sockperf", "ab", "taskset", "ping"}
 		}
 	}
 	for _, tool := range need {

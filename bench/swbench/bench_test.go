@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,10 +19,9 @@ import (
 	"heddle/bench/lab"
 )
 
-// TestMain also plays the two ends of the small-frame row, for which swbench
-// starts itself.
+// TestMain also plays the ends of rows for which swbench starts itself.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == "send" || os.Args[1] == "receive") {
+	if len(os.Args) > 1 && slices.Contains([]string{"send", "receive", "serve", "connect", "fill"}, os.Args[1]) {
 		main()
 		return
 	}
@@ -127,8 +127,10 @@ func TestTargetsExist(t *testing.T) {
 			known[f.Name] = true
 		}
 	}
-	for _, f := range inProcessFigures {
-		known[f.figure.Name] = true
+	for _, s := range suites {
+		for _, f := range s.figures {
+			known[f.figure.Name] = true
+		}
 	}
 	for _, target := range targets {
 		if !known[target.figure] {

@@ -1,15 +1,17 @@
 // Swbench measures Heddle against what containers are joined by today, side by
 // side in one run on one machine.
 //
-// Every contender (kernel bridge, swd with TAP ports, swd with veth ports,
-// Open vSwitch where it is installed) has two containers of its own with the
-// same names, addresses and settings. All stand at the same time, and idle
-// while another is measured. A round measures each row on each contender in
+// Every contender has two namespaces of its own with the same names, addresses
+// and settings. Some switch between two containers (kernel bridge, swd with TAP
+// ports, swd with veth ports, Open vSwitch where it is installed); some translate
+// between a container and the outside (kernel bridge, routing, masquerade and
+// DNAT; swd with an uplink of its own or a shared one). docs/BENCH.md tells what
+// each row does. All stand at the same time, and idle while another is measured. A round measures each row on each contender in
 // turn, and rounds repeat, so that whatever else the machine does hits all
 // alike. A figure is the median over the rounds, with the least and the most.
 //
 // A figure counts only if the path's own counters account for the traffic (for
-// swd, those of `swctl port show`): a measurement that they don't is reported
+// swd, those of `swctl port show`, `uplink show` and `nat ls`): a measurement that they don't is reported
 // as an error, and the exit code is 1.
 //
 // # Where things run
@@ -24,11 +26,14 @@
 //     switch in userspace has a third thread that two cores have to make room
 //     for, and suffers most when the sender is put beside it. A target takes
 //     each contender's better placement.
+//   - TCP_CRR and ab: in the same two placements.
 //   - TCP_RR: client and server on different cores, and once more both on the
 //     same core. Wake-ups across cores are the cost here, so both are shown.
 //   - 60 B frames: the sender alone on its core, since it never sleeps; the
 //     receiver on another one, where it costs some 2%. A bridge forwards on the
-//     sender's core, a userspace switch finds the other core free.
+//     sender's core, a userspace switch finds the other core free. Through NAT
+//     they are for an address that only the receiver answers ARP for, so that B's
+//     stack drops them at once there too.
 //   - Latency under load: client and server on different cores.
 //
 // TCP uses CUBIC, the default of Linux, where the machine's own is another: a

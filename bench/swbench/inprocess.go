@@ -17,33 +17,68 @@ const (
 	columnSwitch = "switch"
 	columnSmall  = "1 K MACs"
 	columnLarge  = "1 M MACs"
+
+	columnFlow      = "1 flow"
+	columnFlows     = "64 flows"
+	columnFewConns  = "1 K connections"
+	columnManyConns = "1 M connections"
 )
 
-// inProcessFigures says which metric of which Go benchmark is a figure.
-var inProcessFigures = []struct {
+// suite is the Go benchmarks of a package, and which of their metrics are
+// figures.
+type suite struct {
+	table      table
+	pkg        string
+	benchmarks string // Pattern of go test -bench.
+	figures    []benchFigure
+}
+
+type benchFigure struct {
 	benchmark, metric string
 	figure            Figure
 	column            string
-}{
-	{"BenchmarkMemPorts", "cpu-ns/frame", Figure{"64 B frame over mem ports", "ns", 1, true}, columnSwitch},
-	{"BenchmarkMemPorts", "allocs/op", Figure{"allocations, 64 frames", "", 0, true}, columnSwitch},
-	{"BenchmarkLookup/1000_MACs", "cpu-ns/frame", Figure{"forwarding to random MACs", "ns", 1, true}, columnSmall},
-	{"BenchmarkLookup/1000000_MACs", "cpu-ns/frame", Figure{"forwarding to random MACs", "ns", 1, true}, columnLarge},
-	{"BenchmarkFind/1000_MACs", "cpu-ns/lookup", Figure{"one FDB lookup after the other", "ns", 1, true}, columnSmall},
-	{"BenchmarkFind/1000000_MACs", "cpu-ns/lookup", Figure{"one FDB lookup after the other", "ns", 1, true}, columnLarge},
-	{"BenchmarkMemory", "B/MAC", Figure{"memory of a full FDB", "B/MAC", 1, true}, columnSwitch},
 }
 
-// inProcess runs the Go benchmarks of the switch, as often as there are
-// rounds, and takes their figures into the result.
+var suites = []suite{
+	{inSwitch, "heddle/switch", "^Benchmark(MemPorts|Lookup|Find|Memory)$", []benchFigure{
+		{"BenchmarkMemPorts", "cpu-ns/frame", Figure{"64 B frame over mem ports", "ns", 1, true}, columnSwitch},
+		{"BenchmarkMemPorts", "allocs/op", Figure{"allocations, 64 frames", "", 0, true}, columnSwitch},
+		{"BenchmarkLookup/1000_MACs", "cpu-ns/frame", Figure{"forwarding to random MACs", "ns", 1, true}, columnSmall},
+		{"BenchmarkLookup/1000000_MACs", "cpu-ns/frame", Figure{"forwarding to random MACs", "ns", 1, true}, columnLarge},
+		{"BenchmarkFind/1000_MACs", "cpu-ns/lookup", Figure{"one FDB lookup after the other", "ns", 1, true}, columnSmall},
+		{"BenchmarkFind/1000000_MACs", "cpu-ns/lookup", Figure{"one FDB lookup after the other", "ns", 1, true}, columnLarge},
+		{"BenchmarkMemory", "B/MAC", Figure{"memory of a full FDB", "B/MAC", 1, true}, columnSwitch},
+	}},
+	{inNAT, "heddle/nat", "^Benchmark(MemPorts|Conns|Memory)$", []benchFigure{
+		{"BenchmarkMemPorts/out,_1_flows", "cpu-ns/frame", Figure{"64 B frame over mem ports, switch and NAT", "ns", 1, true}, columnFlow},
+		{"BenchmarkMemPorts/out,_64_flows", "cpu-ns/frame", Figure{"64 B frame over mem ports, switch and NAT", "ns", 1, true}, columnFlows},
+		{"BenchmarkMemPorts/out,_64_flows", "allocs/op", Figure{"allocations, 64 frames, switch and NAT", "", 0, true}, columnFlows},
+		{"BenchmarkConns/1000_connections", "cpu-ns/frame", Figure{"translating for random connections", "ns", 1, true}, columnFewConns},
+		{"BenchmarkConns/1000000_connections", "cpu-ns/frame", Figure{"translating for random connections", "ns", 1, true}, columnManyConns},
+		{"BenchmarkMemory", "B/connection", Figure{"memory of a full connection table", "B", 1, true}, columnManyConns},
+	}},
+}
+
+// inProcess runs the Go benchmarks, as often as there are rounds, and takes
+// their figures into the result.
 func (b *bench) inProcess(ctx context.Context) error {
 	if _, err := exec.LookPath("go"); err != nil {
 		b.result.Skipped = append(b.result.Skipped, "in-process rows: go is not on PATH")
 		return nil
 	}
+	for _, s := range suites {
+		if err := b.suite(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// suite runs one package's benchmarks.
+func (b *bench) suite(ctx context.Context, s suite) error {
 	words := []string{
-		"go", "test", "-run", "^$", "-bench", "^Benchmark(MemPorts|Lookup|Find|Memory)$",
-		"-benchmem", "-benchtime", "500ms", "-count", strconv.Itoa(b.opts.Runs), "heddle/switch",
+		"go", "test", "-run", "^$", "-bench", s.benchmarks,
+		"-benchmem", "-benchtime", "500ms", "-count", strconv.Itoa(b.opts.Runs), s.pkg,
 	}
 	b.progress.show("in process: " + strings.Join(words, " "))
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
@@ -59,16 +94,16 @@ func (b *bench) inProcess(ctx context.Context) error {
 		return nil
 	}
 	metrics := parseGoBench(string(out))
-	for _, f := range inProcessFigures {
+	for _, f := range s.figures {
 		values := metrics[f.benchmark][f.metric]
 		if len(values) == 0 {
 			b.result.Errors = append(b.result.Errors,
-				fmt.Sprintf("%s: no %s in the output of %s", f.benchmark, f.metric, strings.Join(words, " ")))
+				fmt.Sprintf("%s: no %s of %s in the output of %s", f.figure.Name, f.metric, f.benchmark, strings.Join(words, " ")))
 			continue
 		}
-		s := newSamples(values)
-		s.Commands = []string{strings.Join(words, " ")}
-		b.result.figure(inProcessRow, f.figure).By[f.column] = s
+		samples := newSamples(values)
+		samples.Commands = []string{strings.Join(words, " ")}
+		b.result.figure(inProcessRow, s.table, f.figure).By[f.column] = samples
 	}
 	return nil
 }

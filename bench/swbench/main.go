@@ -8,20 +8,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"heddle/bench/lab"
-	"heddle/bench/load"
 )
-
-// readyLine is what the receiver prints when frames may come.
-const readyLine = "ready\n"
 
 // errUnfinished says that some measurements gave no figure.
 var errUnfinished = errors.New("not everything could be measured: see above")
@@ -36,16 +32,17 @@ func main() {
 	}
 }
 
-// command is swbench itself; its subcommands are the two ends of the
-// small-frame row, which it starts in containers and which work by hand too.
+// command is swbench itself; its subcommands are the ends of rows, which it
+// starts in containers and which work by hand too.
 func command() *cobra.Command {
 	var opts options
 	var quick bool
 	c := &cobra.Command{
 		Use:   "swbench",
-		Short: "Measure Heddle beside the kernel's bridge and Open vSwitch",
+		Short: "Measure Heddle beside the kernel's bridge and NAT and Open vSwitch",
 		Example: "  swbench --quick\n" +
-			"  swbench --rows tcp-1,frames-60 --contenders bridge,swd-tap --runs 7",
+			"  swbench --rows tcp-1,frames-60 --contenders bridge,swd-tap --runs 7\n" +
+			"  swbench --rows 'nat-*'",
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -64,8 +61,8 @@ func command() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&opts.Rows, "rows", nil, "measure only these: "+strings.Join(rowNames(), ", "))
-	f.StringSliceVar(&opts.Contenders, "contenders", contenders, "measure only these")
+	f.StringSliceVar(&opts.Rows, "rows", nil, "measure only these (patterns as nat-*): "+strings.Join(rowNames(), ", "))
+	f.StringSliceVar(&opts.Contenders, "contenders", contenderNames(), "measure only these (patterns as swd-*)")
 	f.IntVar(&opts.Runs, "runs", 5, "rounds, of which medians are taken")
 	f.IntVar(&opts.Seconds, "seconds", 3, "length of one measurement")
 	f.BoolVar(&quick, "quick", false, "one round of one second each: to see that everything works")
@@ -73,7 +70,7 @@ func command() *cobra.Command {
 	f.StringVar(&opts.bin.Swd, "swd", "", "swd to measure (default: the one beside swbench, else built)")
 	f.StringVar(&opts.bin.Swctl, "swctl", "", "swctl to go with it")
 	f.StringSliceVar(&opts.SwdArgs, "swd-args", nil, "more arguments for swd, as --workers,2")
-	c.AddCommand(sendCommand(), receiveCommand())
+	c.AddCommand(sendCommand(), receiveCommand(), serveCommand(), connectCommand(), fillCommand())
 	return c
 }
 
@@ -82,10 +79,10 @@ func (o *options) validate() error {
 	for _, check := range []struct {
 		flag        string
 		given, know []string
-	}{{"--rows", o.Rows, rowNames()}, {"--contenders", o.Contenders, contenders}} {
-		for _, name := range check.given {
-			if !slices.Contains(check.know, name) {
-				return fmt.Errorf("%s: there is no %q, only %s", check.flag, name, strings.Join(check.know, ", "))
+	}{{"--rows", o.Rows, rowNames()}, {"--contenders", o.Contenders, contenderNames()}} {
+		for _, pattern := range check.given {
+			if !slices.ContainsFunc(check.know, func(name string) bool { return matches([]string{pattern}, name) }) {
+				return fmt.Errorf("%s: there is no %q, only %s", check.flag, pattern, strings.Join(check.know, ", "))
 			}
 		}
 	}
@@ -98,6 +95,15 @@ func (o *options) validate() error {
 		return errors.New("--swd and --swctl go together")
 	}
 	return nil
+}
+
+// matches tells whether a name is wanted by patterns (path.Match), of which none
+// want all.
+func matches(patterns []string, name string) bool {
+	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(pattern string) bool {
+		ok, err := path.Match(pattern, name)
+		return ok && err == nil
+	})
 }
 
 // deliver prints the table and keeps the result in a new directory below dir:
@@ -136,58 +142,4 @@ func keep(r *Result, dir string) error {
 		os.WriteFile(filepath.Join(dir, "table.txt"), []byte(table.String()), 0o644),
 		os.WriteFile(filepath.Join(dir, "plot.svg"), []byte(plot.String()), 0o644),
 	)
-}
-
-// frameFlags are what both ends of the small-frame row must agree on.
-func frameFlags(c *cobra.Command) (frames *load.Frames, ifname *string) {
-	f := load.DefaultFrames()
-	c.Flags().IntVar(&f.Flows, "flows", f.Flows, "flows, told apart by UDP source port")
-	c.Flags().IntVar(&f.Size, "size", f.Size, "bytes a frame, without FCS")
-	return &f, c.Flags().String("interface", "eth0", "interface of the namespace that this runs in")
-}
-
-func sendCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:     "send",
-		Short:   "Send small frames out of an interface",
-		Example: "  ip netns exec a taskset -c 0 swbench send --interface eth0 --seconds 3",
-		Args:    cobra.NoArgs,
-	}
-	frames, ifname := frameFlags(c)
-	seconds := c.Flags().Int("seconds", 3, "how long")
-	rate := c.Flags().Float64("rate", 0, "frames a second; 0 is as fast as it goes")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		sent, err := load.Send(c.Context(), *ifname, *frames, time.Duration(*seconds)*time.Second, *rate)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(c.OutOrStdout()).Encode(sent)
-	}
-	return c
-}
-
-func receiveCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "receive",
-		Short: "Take in small frames, verify each, and report when no more come",
-		Example: "  ip netns exec b taskset -c 1 swbench receive --interface eth0\n" +
-			"Prints `ready`, then one JSON object.",
-		Args: cobra.NoArgs,
-	}
-	frames, ifname := frameFlags(c)
-	idle := c.Flags().Duration("idle", 300*time.Millisecond, "end when nothing has come for so long after the first frame")
-	c.RunE = func(c *cobra.Command, _ []string) (err error) {
-		r, err := load.OpenReceiver(*ifname, *frames)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, r.Close()) }()
-		fmt.Fprint(c.OutOrStdout(), readyLine)
-		received, err := r.Run(c.Context(), *idle)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(c.OutOrStdout()).Encode(received)
-	}
-	return c
 }

@@ -2,16 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"heddle/bench/baseline"
 	"heddle/bench/lab"
-	"heddle/bench/load"
 )
 
 const (
@@ -115,9 +112,15 @@ type server struct {
 func (b *bench) startServer(ctx context.Context, p *baseline.Path, proto string, words ...string) (server, error) {
 	port := firstPort + b.servers%ports
 	b.servers++
+	return startListening(ctx, p.B, proto, port, words...)
+}
+
+// startListening starts a server in a namespace, its port appended to the
+// words, and waits until it listens.
+func startListening(ctx context.Context, n *lab.NetNS, proto string, port int, words ...string) (server, error) {
 	s := server{port: strconv.Itoa(port)}
 	var err error
-	if s.Process, err = p.B.Start(append(words, s.port)...); err != nil {
+	if s.Process, err = n.Start(append(words, s.port)...); err != nil {
 		return server{}, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -129,7 +132,7 @@ func (b *bench) startServer(ctx context.Context, p *baseline.Path, proto string,
 		case <-ctx.Done():
 		}
 	}()
-	if err := p.B.WaitListening(ctx, proto, port); err != nil {
+	if err := n.WaitListening(ctx, proto, port); err != nil {
 		s.Kill()
 		return server{}, err
 	}
@@ -139,7 +142,7 @@ func (b *bench) startServer(ctx context.Context, p *baseline.Path, proto string,
 // stream runs one TCP stream from A to a server at B.
 func (b *bench) stream(ctx context.Context, p *baseline.Path, port string, where placement) (bulk, error) {
 	if b.netperf {
-		words := []string{"netperf", "-H", baseline.AddrB, "-p", port, "-t", "TCP_STREAM",
+		words := []string{"netperf", "-H", p.Server, "-p", port, "-t", "TCP_STREAM",
 			"-l", strconv.Itoa(b.opts.Seconds), "-P", "0", "--", "-k", netperfKeys}
 		if b.cubic {
 			words = append(words, "-K", "cubic")
@@ -150,7 +153,7 @@ func (b *bench) stream(ctx context.Context, p *baseline.Path, port string, where
 		}
 		return parseNetperfStream(out.Stdout)
 	}
-	words := []string{"iperf3", "-c", baseline.AddrB, "-p", port, "-t", strconv.Itoa(b.opts.Seconds), "-J"}
+	words := []string{"iperf3", "-c", p.Server, "-p", port, "-t", strconv.Itoa(b.opts.Seconds), "-J"}
 	if b.cubic {
 		words = append(words, "-C", "cubic")
 	}
@@ -189,7 +192,7 @@ func (b *bench) netperfRR(ctx context.Context, p *baseline.Path, where placement
 		return pingPong{}, err
 	}
 	defer s.Kill()
-	out, err := p.A.Run(ctx, b.client(where, "netperf", "-H", baseline.AddrB, "-p", s.port, "-t", "TCP_RR",
+	out, err := p.A.Run(ctx, b.client(where, "netperf", "-H", p.Server, "-p", s.port, "-t", "TCP_RR",
 		"-l", strconv.Itoa(b.opts.Seconds), "-P", "0", "--", "-k", netperfKeys)...)
 	if err != nil {
 		return pingPong{}, err
@@ -207,7 +210,7 @@ func (b *bench) sockperfRR(ctx context.Context, p *baseline.Path, where placemen
 
 // sockperf runs a sockperf server at B and a client at A.
 func (b *bench) sockperf(ctx context.Context, p *baseline.Path, where placement, mode string, args ...string) (latencies, error) {
-	proto, words := "udp", []string{"sockperf", "server", "-i", baseline.AddrB}
+	proto, words := "udp", []string{"sockperf", "server", "-i", p.Server}
 	if len(args) > 0 && args[0] == "--tcp" {
 		proto, words = "tcp", append(words, "--tcp")
 	}
@@ -216,7 +219,7 @@ func (b *bench) sockperf(ctx context.Context, p *baseline.Path, where placement,
 		return latencies{}, err
 	}
 	defer s.Kill()
-	words = []string{"sockperf", mode, "-i", baseline.AddrB, "-p", s.port, "-t", strconv.Itoa(b.opts.Seconds + rttMargin)}
+	words = []string{"sockperf", mode, "-i", p.Server, "-p", s.port, "-t", strconv.Itoa(b.opts.Seconds + rttMargin)}
 	out, err := p.A.Run(ctx, b.client(where, append(words, args...)...)...)
 	if err != nil {
 		return latencies{}, err
@@ -270,50 +273,6 @@ func latencyUnderLoad(ctx context.Context, b *bench, p *baseline.Path) (measurem
 	}
 	m.values = append(m.values, 1000*float64(l.dropped)/float64(l.dropped+l.received))
 	return m, nil
-}
-
-// smallFrames measures how many 60-byte frames of one flow arrive intact. Both
-// ends are this program, started anew in the containers.
-func smallFrames(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
-	ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
-	defer cancel()
-	self, err := ownPath()
-	if err != nil {
-		return measurement{}, err
-	}
-	receiver, err := p.B.Start(b.server(twoCores, self, "receive", "--interface", baseline.Interface)...)
-	if err != nil {
-		return measurement{}, err
-	}
-	defer receiver.Kill()
-	if err := receiver.WaitStdout(ctx, readyLine); err != nil {
-		return measurement{}, err
-	}
-	out, err := p.A.Run(ctx, b.client(twoCores, self, "send",
-		"--interface", baseline.Interface, "--seconds", strconv.Itoa(b.opts.Seconds))...)
-	if err != nil {
-		return measurement{}, err
-	}
-	var sent load.Sent
-	if err := json.Unmarshal([]byte(out.Stdout), &sent); err != nil {
-		return measurement{}, fmt.Errorf("the sender's JSON: %w", err)
-	}
-	out, err = receiver.Wait(ctx)
-	if err != nil {
-		return measurement{}, err
-	}
-	var received load.Received
-	if err := json.Unmarshal([]byte(strings.TrimPrefix(out.Stdout, readyLine)), &received); err != nil {
-		return measurement{}, fmt.Errorf("the receiver's JSON: %w", err)
-	}
-	if err := received.Verify(sent.Frames); err != nil {
-		return measurement{}, err
-	}
-	size := uint64(load.MinSize)
-	return measurement{
-		values: []float64{received.Rate() / 1e6},
-		least:  baseline.Least{AToB: baseline.Count{Frames: received.Delivered, Bytes: received.Delivered * size}},
-	}, nil
 }
 
 func stopAll(servers []server) {

@@ -13,7 +13,7 @@ const (
 	panelWidth   = 360
 	barHeight    = 18
 	barGap       = 6
-	labelWidth   = 72
+	labelWidth   = 84
 	valueWidth   = 110
 	panelMargin  = 16
 	titleHeight  = 26
@@ -24,7 +24,11 @@ const (
 // Ito's palette).
 var barColors = map[string]string{
 	"bridge": "#999999", "swd-tap": "#0072b2", "swd-veth": "#56b4e9", "ovs": "#e69f00",
+	"masquerade": "#999999", swdOwn: "#0072b2", swdShared: "#56b4e9",
 }
+
+// bases are what the others' bars are given as multiples of.
+var bases = map[table]string{switching: "bridge", translating: "masquerade"}
 
 // writePlot draws a panel for each figure: a bar for each contender's median,
 // a line from its least to its most.
@@ -87,7 +91,7 @@ func panel(m *Measured) string {
 			labelWidth, y, s.Median/most*room, barHeight, color)
 		fmt.Fprintf(&b, `<line x1="%s" x2="%s" y1="%d" y2="%d" stroke="black"/>`, scale(s.Min), scale(s.Max), mid, mid)
 		value := strconv.FormatFloat(s.Median, 'f', m.Digits, 64)
-		if base := m.By["bridge"]; base != nil && base.Median > 0 && column != "bridge" {
+		if base := m.By[bases[m.Table]]; base != nil && base.Median > 0 && column != bases[m.Table] {
 			value += fmt.Sprintf("  (%.2f×)", s.Median/base.Median)
 		}
 		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, labelWidth+room+8, mid+4, value)

@@ -32,12 +32,9 @@ func newProgress(w io.Writer) *progress {
 func (p *progress) expect(total int) { p.began, p.total, p.steps = time.Now(), total, 0 }
 
 // step shows the next step, and how long the rest will take if it goes on like
-// that. An empty one is counted only.
+// that.
 func (p *progress) step(what string) {
 	p.steps++
-	if what == "" {
-		return
-	}
 	line := fmt.Sprintf("[%d/%d] %s", p.steps, p.total, what)
 	if done := p.steps - 1; done > 0 {
 		each := time.Since(p.began) / time.Duration(done)

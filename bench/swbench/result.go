@@ -55,6 +55,7 @@ type Contender struct {
 // Measured is one figure of all contenders.
 type Measured struct {
 	Row    string `json:"row"`
+	Table  table  `json:"table"`
 	Name   string `json:"name"`
 	Unit   string `json:"unit"`
 	Lower  bool   `json:"lower_is_better"`
@@ -112,7 +113,7 @@ func (r *Result) add(round int, row Row, contender string, m measurement, err er
 		return
 	}
 	for i, f := range row.Figures {
-		s := r.figure(row.Name, f).samples(contender)
+		s := r.figure(row.Name, row.Table, f).samples(contender)
 		s.Values = append(s.Values, m.values[i])
 		s.sum()
 		if s.Commands == nil {
@@ -122,13 +123,13 @@ func (r *Result) add(round int, row Row, contender string, m measurement, err er
 }
 
 // figure finds a figure or makes it.
-func (r *Result) figure(row string, f Figure) *Measured {
+func (r *Result) figure(row string, t table, f Figure) *Measured {
 	for _, m := range r.Figures {
 		if m.Name == f.Name {
 			return m
 		}
 	}
-	m := &Measured{Row: row, Name: f.Name, Unit: f.Unit, Lower: f.Lower, Digits: f.Digits, By: map[string]*Samples{}}
+	m := &Measured{Row: row, Table: t, Name: f.Name, Unit: f.Unit, Lower: f.Lower, Digits: f.Digits, By: map[string]*Samples{}}
 	r.Figures = append(r.Figures, m)
 	return m
 }
@@ -152,8 +153,9 @@ func (m *Measured) order() []string {
 	for name := range m.By {
 		names = append(names, name)
 	}
+	known := contenderNames()
 	rank := func(name string) int {
-		if i := slices.Index(contenders, name); i >= 0 {
+		if i := slices.Index(known, name); i >= 0 {
 			return i
 		}
 		return math.MaxInt

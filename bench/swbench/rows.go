@@ -16,14 +16,35 @@ type Figure struct {
 	Lower bool
 }
 
-// Row is one measurement, done on every contender in every round.
+// table is where figures stand: those that the same contenders have.
+type table string
+
+// The tables, in their order.
+const (
+	switching   table = "switching"   // Of paths that switch.
+	translating table = "translating" // Of paths that translate.
+	inSwitch    table = "in process: switch"
+	inNAT       table = "in process: NAT"
+)
+
+var tables = []table{switching, translating, inSwitch, inNAT}
+
+// Row is one measurement, done in every round on every contender of its table.
 type Row struct {
 	Name    string // For --rows and the JSON.
 	Title   string
+	Table   table
 	Figures []Figure
-	// Applies tells whether the row makes sense for a contender.
-	Applies func(*baseline.Path) bool
 	Measure func(context.Context, *bench, *baseline.Path) (measurement, error)
+	// Prepare is called before the path's counters are read; nil is nothing.
+	Prepare func(context.Context, *baseline.Path) error
+	// Applies tells whether the row makes sense for a contender; nil is always.
+	Applies func(*baseline.Path) bool
+}
+
+// on tells whether the row is measured on a contender.
+func (r Row) on(p *baseline.Path) bool {
+	return (r.Table == translating) == (p.NAT != nil) && (r.Applies == nil || r.Applies(p))
 }
 
 // measurement is the outcome of one row on one contender.
@@ -42,28 +63,59 @@ const (
 	frames60 = "60 B frames delivered, one flow"
 	idleCPU  = "idle CPU"
 	idleRSS  = "idle RSS"
+
+	natTCP1     = "NAT out, TCP, 1 stream"
+	natTCP4     = "NAT out, TCP, 4 streams"
+	natCRR      = "NAT out, TCP_CRR"
+	natAB       = "published port, ab"
+	natFrames60 = "NAT out, 60 B frames delivered, one flow"
+	natMemory   = "memory of a connection, table full"
 )
 
-// allRows returns the rows in the order of the table.
+// allRows returns the rows in the order of the tables. docs/BENCH.md tells what
+// each does.
 func allRows() []Row {
 	rate := func(name, unit string, digits int) []Figure {
 		return []Figure{{Name: name, Unit: unit, Digits: digits}}
 	}
-	always := func(*baseline.Path) bool { return true }
-	return []Row{
-		{"tcp-1", tcp1, rate(tcp1, "Gb/s", 1), always, tcpStreams(1, free)},
-		{"tcp-1-pinned", tcp1 + pinned, rate(tcp1+pinned, "Gb/s", 1), always, tcpStreams(1, twoCores)},
-		{"tcp-4", tcp4, rate(tcp4, "Gb/s", 1), always, tcpStreams(4, free)},
-		{"tcp-4-pinned", tcp4 + pinned, rate(tcp4+pinned, "Gb/s", 1), always, tcpStreams(4, twoCores)},
-		{"rr-cross", rrCross, rate(rrCross, "k/s", 2), always, roundTrips(twoCores)},
-		{"rr-same", "TCP_RR, one core", rate("TCP_RR, one core", "k/s", 2), always, roundTrips(sameCores)},
-		{"frames-60", "60 B frames, one flow", rate(frames60, "Mpps", 3), always, smallFrames},
-		{"latency", "round trip under load", latencyFigures(), always, latencyUnderLoad},
-		{"idle", "idle daemon", []Figure{
+	rows := []Row{
+		{"tcp-1", tcp1, switching, rate(tcp1, "Gb/s", 1), tcpStreams(1, free), nil, nil},
+		{"tcp-1-pinned", tcp1 + pinned, switching, rate(tcp1+pinned, "Gb/s", 1), tcpStreams(1, twoCores), nil, nil},
+		{"tcp-4", tcp4, switching, rate(tcp4, "Gb/s", 1), tcpStreams(4, free), nil, nil},
+		{"tcp-4-pinned", tcp4 + pinned, switching, rate(tcp4+pinned, "Gb/s", 1), tcpStreams(4, twoCores), nil, nil},
+		{"rr-cross", rrCross, switching, rate(rrCross, "k/s", 2), roundTrips(twoCores), nil, nil},
+		{"rr-same", "TCP_RR, one core", switching, rate("TCP_RR, one core", "k/s", 2), roundTrips(sameCores), nil, nil},
+		{"frames-60", "60 B frames, one flow", switching, rate(frames60, "Mpps", 3), smallFrames, nil, nil},
+		{"latency", "round trip under load", switching, latencyFigures(), latencyUnderLoad, nil, nil},
+		{"idle", "idle daemon", switching, []Figure{
 			{Name: idleCPU, Unit: "%", Digits: 1, Lower: true},
 			{Name: idleRSS, Unit: "MB", Digits: 1, Lower: true},
-		}, func(p *baseline.Path) bool { return len(p.PIDs) > 0 }, idle},
+		}, idle, nil, func(p *baseline.Path) bool { return len(p.PIDs) > 0 }},
+
+		{"nat-tcp-1", natTCP1, translating, rate(natTCP1, "Gb/s", 1), tcpStreams(1, free), nil, nil},
+		{"nat-tcp-1-pinned", natTCP1 + pinned, translating, rate(natTCP1+pinned, "Gb/s", 1), tcpStreams(1, twoCores), nil, nil},
+		{"nat-tcp-4", natTCP4, translating, rate(natTCP4, "Gb/s", 1), tcpStreams(4, free), nil, nil},
+		{"nat-tcp-4-pinned", natTCP4 + pinned, translating, rate(natTCP4+pinned, "Gb/s", 1), tcpStreams(4, twoCores), nil, nil},
+		{"nat-crr", natCRR, translating, rate(natCRR, "k/s", 2), connections(free, 0), nil, nil},
+		{"nat-crr-pinned", natCRR + pinned, translating, rate(natCRR+pinned, "k/s", 2), connections(twoCores, 0), nil, nil},
+		{"nat-ab", natAB, translating, rate(natAB, "k/s", 2), published(free), nil, nil},
+		{"nat-ab-pinned", natAB + pinned, translating, rate(natAB+pinned, "k/s", 2), published(twoCores), nil, nil},
+		{"nat-frames-60", natFrames60, translating, rate(natFrames60, "Mpps", 3), smallFrames, nil, nil},
 	}
+	for _, size := range []struct {
+		name, long string
+		conns      int
+	}{{"1k", "1 K", 1000}, {"10k", "10 K", 10_000}, {"100k", "100 K", 100_000}, {"1m", "1 M", 1_000_000}} {
+		name := natCRR + ", " + size.long + " in the table"
+		rows = append(rows, Row{
+			"nat-crr-" + size.name, name, translating, rate(name, "k/s", 2), connections(twoCores, size.conns), nil,
+			func(p *baseline.Path) bool { return p.NAT.MaxConns >= size.conns+mostConns },
+		})
+	}
+	return append(rows, Row{
+		"nat-memory", natMemory, translating, []Figure{{Name: natMemory, Unit: "B", Digits: 1, Lower: true}}, connectionMemory,
+		func(ctx context.Context, p *baseline.Path) error { return p.NAT.Renew(ctx) }, nil,
+	})
 }
 
 // rowNames lists what --rows takes.
@@ -75,11 +127,7 @@ func rowNames() []string {
 	return append(names, inProcessRow)
 }
 
-// chosen returns the rows of the given names, all if there are none.
-func chosen(names []string) []Row {
-	rows := allRows()
-	if len(names) == 0 {
-		return rows
-	}
-	return slices.DeleteFunc(rows, func(r Row) bool { return !slices.Contains(names, r.Name) })
+// chosen returns the rows that patterns want.
+func chosen(patterns []string) []Row {
+	return slices.DeleteFunc(allRows(), func(r Row) bool { return !matches(patterns, r.Name) })
 }

@@ -55,8 +55,9 @@ func newSwd(ctx context.Context, l *lab.Lab, bin lab.Binaries, kind string, args
 		Name:  name,
 		About: about,
 		A:     a, B: b,
-		PIDs:  []int{s.Process().PID()},
-		Count: func(ctx context.Context) (baseline.Counts, error) { return swdCounts(ctx, s) },
+		Server: baseline.AddrB,
+		PIDs:   []int{s.Process().PID()},
+		Count:  func(ctx context.Context) (baseline.Counts, error) { return swdCounts(ctx, s) },
 	}, nil
 }
 

@@ -16,24 +16,24 @@ func writeTable(w io.Writer, r *Result) error {
 	fmt.Fprintf(w, "%s, median (least–most) of %d runs of %d s\n\n",
 		r.Started.Format("2006-01-02 15:04 UTC"), r.Options.Runs, r.Options.Seconds)
 	for _, c := range r.Contenders {
-		fmt.Fprintf(w, "%-9s %s\n", c.Name, c.About)
+		fmt.Fprintf(w, "%-10s %s\n", c.Name, c.About)
 	}
 	for _, s := range r.Skipped {
 		fmt.Fprintf(w, "left out: %s\n", s)
 	}
-	for _, table := range [][]*Measured{r.rows(false), r.rows(true)} {
-		if err := writeFigures(w, table); err != nil {
+	for _, t := range tables {
+		if err := writeFigures(w, r.rows(t)); err != nil {
 			return err
 		}
 	}
 	return writeVerdicts(w, r)
 }
 
-// rows returns the figures that were measured in process, or the others.
-func (r *Result) rows(inProcess bool) []*Measured {
+// rows returns the figures of a table.
+func (r *Result) rows(t table) []*Measured {
 	var some []*Measured
 	for _, m := range r.Figures {
-		if (m.Row == inProcessRow) == inProcess {
+		if m.Table == t {
 			some = append(some, m)
 		}
 	}

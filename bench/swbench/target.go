@@ -26,6 +26,24 @@ var targets = []target{
 	{"allocations, 64 frames", columnSwitch, "", 0},
 	{"forwarding to random MACs", columnLarge, columnSmall, 4},
 	{"memory of a full FDB", columnSwitch, "", 32},
+
+	{natTCP1, swdOwn, "masquerade", 1.0},
+	{natTCP1, swdShared, "masquerade", 1.0},
+	{natTCP4, swdOwn, "masquerade", 1.0},
+	{natTCP4, swdShared, "masquerade", 1.0},
+	{natCRR, swdOwn, "masquerade", 0.7},
+	{natCRR, swdShared, "masquerade", 0.7},
+	{natAB, swdOwn, "masquerade", 0.7},
+	{natAB, swdShared, "masquerade", 0.7},
+	{natFrames60, swdOwn, "masquerade", 1.5},
+	{natFrames60, swdShared, "masquerade", 1.5},
+	{natMemory, swdOwn, "", 128},
+	{natMemory, swdShared, "", 128},
+	{"64 B frame over mem ports, switch and NAT", columnFlow, "", 70},
+	{"64 B frame over mem ports, switch and NAT", columnFlows, "", 70},
+	{"allocations, 64 frames, switch and NAT", columnFlows, "", 0},
+	{"translating for random connections", columnManyConns, columnFewConns, 4},
+	{"memory of a full connection table", columnManyConns, "", 128},
 }
 
 // Verdict says whether a target was met.

@@ -145,6 +145,33 @@ func parseSockperf(out string) (latencies, error) {
 	return l, nil
 }
 
+var (
+	abDone   = regexp.MustCompile(`(?m)^Complete requests: +(\d+)$`)
+	abFailed = regexp.MustCompile(`(?m)^Failed requests: +(\d+)$`)
+	abRate   = regexp.MustCompile(`(?m)^Requests per second: +([\d.]+) `)
+)
+
+// parseAB reads the result of ab. A request that failed is an error, as is an
+// answer other than 200.
+func parseAB(out string) (pingPong, error) {
+	done, failed, rate := abDone.FindStringSubmatch(out), abFailed.FindStringSubmatch(out), abRate.FindStringSubmatch(out)
+	if done == nil || failed == nil || rate == nil {
+		return pingPong{}, fmt.Errorf("ab printed no result:\n%s", out)
+	}
+	var n numbers
+	r := pingPong{perSecond: n.float(rate[1]), transactions: n.uint(done[1])}
+	faults := n.uint(failed[1])
+	switch {
+	case n.err != nil:
+		return pingPong{}, fmt.Errorf("ab: %w", n.err)
+	case faults > 0 || strings.Contains(out, "Non-2xx responses:"):
+		return pingPong{}, fmt.Errorf("ab: requests failed:\n%s", out)
+	case r.transactions == 0 || r.perSecond <= 0:
+		return pingPong{}, errors.New("ab made no request")
+	}
+	return r, nil
+}
+
 // numbers parses numbers and keeps the first error.
 type numbers struct{ err error }
 

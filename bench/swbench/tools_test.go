@@ -96,6 +96,35 @@ func TestParseSockperf(t *testing.T) {
 	}
 }
 
+// What ab 2.3 -q prints, shortened.
+const abOutput = `Server Port:            8080
+
+Concurrency Level:      16
+Time taken for tests:   1.001 seconds
+Complete requests:      5631
+Failed requests:        0
+Total transferred:      332111 bytes
+Requests per second:    5627.90 [#/sec] (mean)
+Time per request:       2.843 [ms] (mean)
+`
+
+func TestParseAB(t *testing.T) {
+	got, err := parseAB(abOutput)
+	if err != nil || got != (pingPong{5627.90, 5631}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for name, change := range map[string][2]string{
+		"failures":  {"Failed requests:        0", "Failed requests:        4"},
+		"an error":  {"Requests per second:", "Non-2xx responses:      9\nRequests per second:"},
+		"nothing":   {"Complete requests:      5631", "Complete requests:      0"},
+		"no result": {"Complete requests:", "apr_socket_recv: Connection refused (111)"},
+	} {
+		if _, err := parseAB(strings.Replace(abOutput, change[0], change[1], 1)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 func TestParseGoBench(t *testing.T) {
 	got := parseGoBench(`goos: linux
 BenchmarkMemPorts-2              	  234484	        12.61 cpu-ns/frame	       0 B/op	       0 allocs/op

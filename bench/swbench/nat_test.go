@@ -1,0 +1,112 @@
+package main
+
+import (
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"heddle/bench/baseline"
+)
+
+// One round of the rows of paths that translate, over the kernel and over both
+// kinds of uplink of swd: tools, parsers, counters, tables and restarts go
+// together.
+func TestRoundOverNAT(t *testing.T) {
+	opts := options{
+		Rows: []string{"nat-tcp-1", "nat-crr", "nat-crr-1k", "nat-ab", "nat-frames-60"}, Runs: 1, Seconds: 1,
+		Contenders: []string{"masquerade", "swd-*"},
+	}
+	r, err := run(t.Context(), opts, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range r.Errors {
+		// The receiver may be starved by other tests on the same machine.
+		if !strings.Contains(e, "lost by the receiver itself") {
+			t.Error(e)
+		}
+	}
+	var names []string
+	for _, c := range r.Contenders {
+		names = append(names, c.Name)
+	}
+	if want := []string{"masquerade", swdOwn, swdShared}; !slices.Equal(names, want) {
+		t.Errorf("measured %v, want %v", names, want)
+	}
+	if len(r.Figures) < 4 {
+		t.Errorf("%d figures", len(r.Figures))
+	}
+	for _, m := range r.Figures {
+		for name, s := range m.By {
+			if s.Median <= 0 || m.Table != translating {
+				t.Errorf("%s on %s in table %q: %v", m.Name, name, m.Table, s.Values)
+			}
+		}
+	}
+}
+
+// Rows are measured only on contenders of their table.
+func TestRowsOn(t *testing.T) {
+	bridge, masquerade := &baseline.Path{}, &baseline.Path{NAT: &baseline.NAT{MaxConns: 262_144}}
+	daemon := &baseline.Path{NAT: &baseline.NAT{MaxConns: tableRoom}}
+	for _, c := range []struct {
+		row  string
+		path *baseline.Path
+		want bool
+	}{
+		{"tcp-1", bridge, true}, {"tcp-1", masquerade, false}, {"idle", bridge, false},
+		{"nat-tcp-1", bridge, false}, {"nat-tcp-1", masquerade, true},
+		{"nat-crr-100k", masquerade, true}, {"nat-crr-1m", masquerade, false}, {"nat-crr-1m", daemon, true},
+	} {
+		if got := rowNamed(t, c.row).on(c.path); got != c.want {
+			t.Errorf("%s: %v", c.row, got)
+		}
+	}
+}
+
+func TestMatches(t *testing.T) {
+	for _, c := range []struct {
+		patterns []string
+		name     string
+		want     bool
+	}{
+		{nil, "tcp-1", true},
+		{[]string{"tcp-1"}, "tcp-1", true}, {[]string{"tcp-1"}, "tcp-1-pinned", false},
+		{[]string{"nat-*"}, "nat-crr", true}, {[]string{"nat-*"}, "tcp-1", false},
+		{[]string{"idle", "*-pinned"}, "nat-ab-pinned", true},
+		{[]string{"["}, "tcp-1", false},
+	} {
+		if got := matches(c.patterns, c.name); got != c.want {
+			t.Errorf("%v of %s: %v", c.patterns, c.name, got)
+		}
+	}
+}
+
+// docs/BENCH.md tells of every row and every contender, and of no other.
+func TestEveryRowIsExplained(t *testing.T) {
+	page, err := os.ReadFile("../../docs/BENCH.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := append(rowNames(), contenderNames()...)
+	var explained []string
+	for line := range strings.Lines(string(page)) {
+		cell, _, ok := strings.Cut(strings.TrimPrefix(line, "| "), " |")
+		if !ok || !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		for name := range strings.FieldsFuncSeq(cell, func(r rune) bool { return strings.ContainsRune("`, ", r) }) {
+			explained = append(explained, name)
+			if !slices.Contains(known, name) {
+				t.Errorf("BENCH.md explains %s, which there isn't", name)
+			}
+		}
+	}
+	for _, name := range known {
+		if !slices.Contains(explained, name) {
+			t.Errorf("BENCH.md has no line for %s", name)
+		}
+	}
+}
