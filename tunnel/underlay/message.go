@@ -79,9 +79,12 @@ const (
 // copied once it holds something.
 type Outbox struct {
 	n, iovN int
-	last    int // Iovs index where the last message begins.
-	msgs    [OutboxMessages]Message
-	iovs    [outboxIovs]unix.Iovec
+	// Of the last message:
+	first int  // where in iovs it begins,
+	limit int  // how long it may become,
+	ended bool // and whether a shorter datagram has ended it.
+	msgs  [OutboxMessages]Message
+	iovs  [outboxIovs]unix.Iovec
 }
 
 // Add appends a datagram made of a header piece and a payload piece, which may
@@ -95,29 +98,23 @@ func (o *Outbox) Add(to *Dest, entropy uint16, tos uint8, header, payload []byte
 	}
 	n := len(header) + len(payload)
 	m := &o.msgs[max(o.n-1, 0)]
-	if o.n == 0 || !m.takes(to, entropy, tos, n) {
+	if o.n == 0 || o.ended || m.Dest != to || n > m.SegSize || m.Len+n > o.limit || m.Entropy != entropy || m.TOS != tos {
 		if o.n == OutboxMessages {
 			return nil
 		}
 		m = &o.msgs[o.n]
-		*m = Message{Dest: to, SegSize: n, Entropy: entropy, TOS: tos}
+		m.Dest, m.SegSize, m.Entropy, m.TOS = to, n, entropy, tos
 		o.n++
-		o.last = o.iovN
+		o.first, o.limit = o.iovN, min(MaxMessage, MaxSegments*n)
 	}
+	o.ended = n < m.SegSize
 	o.piece(header)
 	if len(payload) > 0 {
 		o.piece(payload)
 	}
-	m.Iovs = o.iovs[o.last:o.iovN:o.iovN]
+	m.Iovs = o.iovs[o.first:o.iovN:o.iovN]
 	m.Len += n
 	return m
-}
-
-// takes tells whether a datagram of n bytes may follow in the message.
-func (m *Message) takes(to *Dest, entropy uint16, tos uint8, n int) bool {
-	return m.Dest == to && m.Entropy == entropy && m.TOS == tos &&
-		n <= m.SegSize && m.Len+n <= MaxMessage &&
-		m.Len%m.SegSize == 0 && m.Len < MaxSegments*m.SegSize
 }
 
 func (o *Outbox) piece(b []byte) {
@@ -134,5 +131,5 @@ func (o *Outbox) Messages() []Message { return o.msgs[:o.n] }
 func (o *Outbox) Reset() {
 	clear(o.iovs[:o.iovN])
 	clear(o.msgs[:o.n])
-	o.n, o.iovN, o.last = 0, 0, 0
+	o.n, o.iovN, o.ended = 0, 0, false
 }
