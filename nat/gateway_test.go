@@ -3,6 +3,7 @@ package nat
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -221,6 +222,116 @@ func TestUplinkFollowsItsNextHop(t *testing.T) {
 	expect(t, "state later", l.up.NextHops(int64(l.now))[0], NextHop{router, macRouter + 1, Stale})
 	l.n.Tick(0, int64(l.now))
 	expect(t, "asked by Tick", len(l.wire.take()) > 0, true)
+}
+
+// TestNextHopOutsideOfTheSubnets: an address that is a subnet by itself, with a
+// router on the link all the same.
+func TestNextHopOutsideOfTheSubnets(t *testing.T) {
+	onlink := ap("172.31.1.1")
+	l := newLab(t, options{uplink: func(c *UplinkConfig) {
+		c.Addresses = []netip.Prefix{pp("192.0.2.2/32")}
+		c.NextHop4, c.NextHop6 = onlink, netip.Addr{}
+	}})
+	w, _ := l.out(udpPkt(hostA, 5000, far4, 53))
+	asked := (*wire.ARPPacket)(must1(t, w).payload)
+	expect(t, "asked for", v4(asked.TargetIP()).netip(), onlink)
+	expect(t, "asked from", v4(asked.SenderIP()).netip(), ext4)
+	// Nobody else outside of the subnet is heard.
+	l.none(l.push(l.up, arpFrame4(macUp, macRouter, wire.ARPReply, ap("172.31.1.2"), macUp, ext4)))
+	w, _ = l.push(l.up, arpFrame4(macUp, macRouter, wire.ARPReply, onlink, macUp, ext4))
+	expect(t, "waited for", must1(t, w).dstMAC, macRouter)
+	l.backOne(udpPkt(far4, 53, ext4, 5000))
+	expect(t, "to the router itself", l.outOne(udpPkt(hostA, 5000, onlink, 53)).dstMAC, macRouter)
+	l.drops()
+}
+
+// TestPriorityTagsOnAnUplink: VID 0 is no VLAN.
+func TestPriorityTagsOnAnUplink(t *testing.T) {
+	l := newLab(t, options{})
+	tagged := func(s sent, tci uint16) sent {
+		s.data = slices.Insert(slices.Clone(s.data), 12, 0x81, 0, byte(tci>>8), byte(tci))
+		if s.owes.Partial() {
+			s.owes.CsumStart += 4
+		}
+		return s
+	}
+	back := func(p pkt) sent {
+		p.dstMAC, p.srcMAC = macUp, macRouter
+		return p.frame()
+	}
+	l.outOne(udpPkt(hostA, 5000, far4, 53))
+	for _, partial := range []bool{false, true} {
+		p := udpPkt(far4, 53, ext4, 5000)
+		p.payload, p.partial = []byte("answer"), partial
+		for range 2 { // The long way, and the short cut.
+			_, in := l.push(l.up, tagged(back(p), 5<<13))
+			got := must1(t, in)
+			expect(t, "destination", got.dst, hostA)
+			expect(t, "payload", string(got.payload), "answer")
+			expect(t, "partial", got.partial, partial)
+		}
+	}
+	w, _ := l.push(l.up, tagged(arpFrame4(wire.Broadcast, macRouter, wire.ARPRequest, router, 0, ext4), 0))
+	expect(t, "answer to ARP", must1(t, w).etherType, wire.EtherTypeARP)
+	// A VLAN is another network.
+	l.none(l.push(l.up, tagged(back(udpPkt(far4, 53, ext4, 5000)), 7)))
+	l.none(l.push(l.up, sent{data: tagged(back(udpPkt(far4, 53, ext4, 5000)), 0).data[:17]}))
+	l.drops()
+}
+
+// TestPingInFragmentsIsAnswered: each fragment by itself, in whatever order.
+func TestPingInFragmentsIsAnswered(t *testing.T) {
+	for _, x := range []struct {
+		src, dst  netip.Addr
+		req, repl uint8
+	}{
+		{hostA, gw4, wire.ICMPEcho, wire.ICMPEchoReply},
+		{hostA6, gw6, wire.ICMPv6Echo, wire.ICMPv6EchoReply},
+	} {
+		for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}} {
+			l := newLab(t, options{})
+			p := ping(x.src, x.dst, 9, x.req)
+			p.payload = make([]byte, 2500)
+			for i := range p.payload {
+				p.payload[i] = byte(i * 3)
+			}
+			fs := cut(p, 77, 1000)
+			whole := make([]byte, 2508)
+			n := 0
+			var got pkt
+			for _, i := range order {
+				w, in := l.out(fs[i])
+				expect(t, "frames on the wire", len(w), 0)
+				for _, got = range in {
+					n += copy(whole[got.fragOff:], got.raw)
+					expect(t, "from", got.src, x.dst)
+					expect(t, "to", got.dst, x.src)
+					expect(t, "MAC", got.dstMAC, macA)
+					if x.src.Is4() {
+						expect(t, "id", got.id, fs[i].id)
+					}
+				}
+			}
+			expect(t, "bytes", n, 2508)
+			expect(t, "type", whole[0], x.repl)
+			want, _ := p.l4()
+			expect(t, "payload", string(whole[8:]), string(want[8:]))
+			acc := uint32(0)
+			if x.src.Is6() {
+				acc = got.pseudo(len(whole))
+			}
+			expect(t, "checksum", wire.Fold(wire.Sum(whole, acc)), 0xffff)
+			l.drops()
+		}
+	}
+	// What isn't a ping isn't answered, nor what follows it.
+	l := newLab(t, options{})
+	p := udpPkt(hostA, 5000, gw4, 53)
+	p.payload = make([]byte, 1500)
+	for _, f := range cut(p, 78, 1000) {
+		l.none(l.out(f))
+	}
+	l.drops(dataplane.Unsolicited, dataplane.FragmentLost)
 }
 
 func TestSpoofedAndStrangePackets(t *testing.T) {

@@ -206,11 +206,12 @@ func TestLinksThatAreRefused(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*UplinkConfig){
-		"another's next hop": func(c *UplinkConfig) { c.NextHop4 = far4 },
-		"next hop of IPv6":   func(c *UplinkConfig) { c.NextHop4 = far6 },
-		"ports backwards":    func(c *UplinkConfig) { c.Ports = PortRange{5, 4} },
-		"no port":            func(c *UplinkConfig) { c.Port = nil },
-		"an address twice":   func(c *UplinkConfig) { c.Addresses = append(c.Addresses, c.Addresses[0]) },
+		"its own next hop": func(c *UplinkConfig) { c.NextHop4 = c.Addresses[0].Addr() },
+		"a group's":        func(c *UplinkConfig) { c.NextHop4 = ap("224.0.0.1") },
+		"next hop of IPv6": func(c *UplinkConfig) { c.NextHop4 = far6 },
+		"ports backwards":  func(c *UplinkConfig) { c.Ports = PortRange{5, 4} },
+		"no port":          func(c *UplinkConfig) { c.Port = nil },
+		"an address twice": func(c *UplinkConfig) { c.Addresses = append(c.Addresses, c.Addresses[0]) },
 	} {
 		c := UplinkConfig{Name: "x", MAC: macUp, Addresses: []netip.Prefix{pp("192.0.2.9/24")}, MTU: 1500, Port: l.wire}
 		change(&c)

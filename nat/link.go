@@ -18,6 +18,7 @@ type link struct {
 	subnets []prefix // On the link; their hosts are the station's addresses.
 	own     []addr   // All addresses it answers for.
 	quiet   bool     // Somebody else answers: a shared uplink's host.
+	nextHop [2]addr  // An uplink's, IPv4 and IPv6; the zero addr: none.
 	direct  bool     // There are two stations, with one MAC: see Stack.
 
 	neighbours neighbours
@@ -32,6 +33,11 @@ func (l *link) isOwn(a addr) bool {
 		}
 	}
 	return false
+}
+
+// reaches tells whether an address is that of a station on the link.
+func (l *link) reaches(a addr) bool {
+	return containedIn(l.subnets, a) || a != (addr{}) && (a == l.nextHop[0] || a == l.nextHop[1])
 }
 
 // source returns the link's address of a's family, in a's subnet if it has
@@ -190,7 +196,7 @@ func (t *turn) probe(l *link, id uint16) {
 // heard notes that an address on the link has a MAC, and sends what waited for
 // it. A new entry is made only if create: for who wants something from us.
 func (t *turn) heard(l *link, a addr, mac wire.MAC, create bool) {
-	if mac.IsZero() || mac.IsMulticast() || !containedIn(l.subnets, a) || l.isOwn(a) {
+	if mac.IsZero() || mac.IsMulticast() || !l.reaches(a) || l.isOwn(a) {
 		return
 	}
 	ns := &l.neighbours

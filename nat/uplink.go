@@ -18,7 +18,6 @@ type Uplink struct {
 	counters *dataplane.Counters
 	config   UplinkConfig
 
-	nextHop [2]addr // IPv4, IPv6; the zero addr: none.
 	// exts are the addresses that containers can be given, by family, into
 	// table.exts; index finds any of them by its address.
 	exts  [2][]uint16

@@ -37,8 +37,8 @@ type UplinkConfig struct {
 	// Addresses are the uplink's, or in Shared the interface's, each with its
 	// subnet. Containers share those of a family: a pool. At most MaxAddresses.
 	Addresses []netip.Prefix
-	// NextHop leads to what is in no subnet: the zero Addr, or one that is in a
-	// subnet, for IPv4 and for IPv6.
+	// NextHop leads to what is in no subnet, for IPv4 and for IPv6: the zero
+	// Addr, or a station of this link's, which needn't be in a subnet itself.
 	NextHop4, NextHop6 netip.Addr
 	// MTU is the interface's, in bytes of L3, MinMTU to MaxMTU.
 	MTU int
@@ -115,8 +115,8 @@ func (u *Uplink) configure(c *UplinkConfig, old *Uplink) error {
 	}
 	for i, hop := range [2]netip.Addr{c.NextHop4, c.NextHop6} {
 		a := addrOf(hop)
-		if hop.IsValid() && (a.is4() != (i == 0) || l.isOwn(a) || !containedIn(l.subnets, a) && !a.isLinkLocal6()) {
-			return fmt.Errorf("next hop %v: %w: want another station's address in one of the subnets", hop, ErrInvalid)
+		if hop.IsValid() && (a.is4() != (i == 0) || l.isOwn(a) || a.isMulticast() || a.isLocal() && !a.isLinkLocal6()) {
+			return fmt.Errorf("next hop %v: %w: want another station's address", hop, ErrInvalid)
 		}
 	}
 	u.mac, u.mtu, u.subnets, u.own = l.mac, l.mtu, l.subnets, l.own

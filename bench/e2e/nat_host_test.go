@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -68,4 +70,31 @@ func TestNATContainerReachesTheHost(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// One container opens more connections than the uplink has ports, one after the
+// other: what has ended makes room.
+func TestNATMoreConnectionsThanPorts(t *testing.T) {
+	w := newNATWorld(t, shared)
+	c := w.container()
+	w.webServer(w.server, "server", 80)
+	const conns = 6000 // Of 4,536 ports.
+	slowest := time.Duration(0)
+	w.NoError(c.ns.Do(func() error {
+		for i := range conns {
+			begun := time.Now()
+			conn, err := net.DialTimeout("tcp", server4+":80", 5*time.Second)
+			if err != nil {
+				return fmt.Errorf("connection %d: %w", i, err)
+			}
+			slowest = max(slowest, time.Since(begun))
+			if err := conn.Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	if slowest > 900*time.Millisecond {
+		t.Errorf("a connection took %v: its SYN was refused", slowest)
+	}
 }

@@ -130,27 +130,6 @@ func TestWatchUplink(t *testing.T) {
 	}
 }
 
-// Refresh finds a router that has moved without telling, while nobody talks to
-// it: the kernel's entry is stale by then.
-func TestUplinkRefresh(t *testing.T) {
-	checkLeaks(t)
-	router, host := newShared(t)
-	host.do(t, func() error { // Not to wait for 5 s.
-		return writeFile("/proc/sys/net/ipv4/neigh/up/delay_first_probe_time", "0")
-	})
-	host.ip(t, "route add default via 192.0.2.1 dev up")
-	host.ip(t, "neigh replace 192.0.2.1 dev up lladdr 02:00:00:00:00:99 nud stale")
-	w := watchUplink(t, host, "up")
-	if s := within(t, w.States()); hops(s)[0] != "192.0.2.1 02:00:00:00:00:99" {
-		t.Errorf("first: %q", hops(s))
-	}
-	if err := w.Refresh(); err != nil {
-		t.Fatal(err)
-	}
-	mac := router.link(t, "eth0").MAC.String()
-	awaitState(t, w, func(s UplinkState) bool { return slices.Contains(hops(s), "192.0.2.1 "+mac) })
-}
-
 // A reader that is behind gets the newest state, though messages were lost.
 func TestWatchUplinkBehind(t *testing.T) {
 	checkLeaks(t)

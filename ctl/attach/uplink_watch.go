@@ -83,19 +83,6 @@ func (ns *Namespace) WatchUplink(name string) (*UplinkWatcher, error) {
 // reader that is behind gets the newest only. It is closed after Close.
 func (w *UplinkWatcher) States() <-chan UplinkState { return w.states }
 
-// Refresh makes the kernel confirm the next hops' MACs if it hasn't done so
-// lately. What it finds comes as a state: at once for one that is not known,
-// else within some 8 s (delay_first_probe_time, and three tries).
-func (w *UplinkWatcher) Refresh() error {
-	w.mu.Lock()
-	s := w.last
-	w.mu.Unlock()
-	if err := w.ns.Do(s.ask); err != nil {
-		return fmt.Errorf("interface %s: %w", w.name, err)
-	}
-	return nil
-}
-
 // Close stops the watch and waits until it has ended.
 func (w *UplinkWatcher) Close() (err error) {
 	w.once.Do(func() {
@@ -209,7 +196,7 @@ func (w *UplinkWatcher) run() {
 		unresolved := w.last.unresolved()
 		if unresolved && time.Since(asked) >= askAgain {
 			asked = time.Now()
-			_ = w.Refresh() // If the interface has gone, a message says so.
+			_ = w.ns.Do(w.last.ask) // If the interface has gone, a message says so.
 		}
 		if unresolved || failed {
 			again.Reset(askAgain)

@@ -196,6 +196,8 @@ func TestUplinkValidate(t *testing.T) {
 		{own(Uplink{Addresses: []string{"fe80::2/64"}}), "is link-local"},
 		{own(Uplink{Addresses: make([]string, MaxAddresses+1)}), "addresses: 1025 addresses: at most 1024"},
 		{own(Uplink{NextHops: addrs("198.51.100.1")}), "next_hops[0]: 198.51.100.1 is in none of the subnets"},
+		{own(Uplink{Addresses: []string{"203.0.113.2/32"}, NextHops: addrs("172.31.1.1")}), ""},
+		{own(Uplink{Addresses: []string{"203.0.113.2/32"}, NextHops: addrs("2001:db8::1")}), "next_hops[0]: 2001:db8::1 is in none of the subnets"},
 		{own(Uplink{NextHops: addrs("203.0.113.2")}), "next_hops[0]: 203.0.113.2 is an address of the uplink itself"},
 		{own(Uplink{NextHops: addrs("203.0.113.255")}), "is the broadcast address"},
 		{own(Uplink{NextHops: addrs("203.0.113.1", "203.0.113.3")}), "next_hops[1]: 203.0.113.3 is a second next hop"},

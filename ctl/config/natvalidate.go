@@ -91,10 +91,14 @@ func (u *Uplink) checkAddresses(c checker) {
 
 func (u *Uplink) checkNextHops(c checker) {
 	var subnets []netip.Prefix
+	var alone families // Those with an address that is a subnet by itself.
 	own := make(map[netip.Addr]bool, len(u.Addresses))
 	for _, s := range u.Addresses {
 		if ip, err := ParseIP(s); err == nil {
 			subnets, own[ip.Addr()] = append(subnets, ip.Masked()), true
+			if ip.IsSingleIP() {
+				alone |= familyOf(ip.Addr())
+			}
 		}
 	}
 	var had families
@@ -110,8 +114,8 @@ func (u *Uplink) checkNextHops(c checker) {
 			c.index(i).refuse("%s is a second next hop of its family", hop)
 		case own[hop]:
 			c.index(i).refuse("%s is an address of the uplink itself", hop)
-		case !in && len(subnets) > 0 && (hop.Is4() || !hop.IsLinkLocalUnicast()):
-			c.index(i).refuse("%s is in none of the subnets of the uplink's addresses", hop)
+		case !in && len(subnets) > 0 && alone&familyOf(hop) == 0 && (hop.Is4() || !hop.IsLinkLocalUnicast()):
+			c.index(i).refuse("%s is in none of the subnets of the uplink's addresses; give the address as a /%d if the next hop is on the link all the same", hop, hop.BitLen())
 		default:
 			if !in {
 				subnet = netip.PrefixFrom(hop, hop.BitLen())

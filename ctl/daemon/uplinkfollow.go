@@ -172,9 +172,10 @@ func (d *Daemon) uplinkConfig(u *uplink, s *attach.UplinkState, port dataplane.P
 		c.Addresses = asked
 	}
 	for _, h := range hops {
-		on := slices.ContainsFunc(c.Addresses, func(a netip.Prefix) bool { return a.Masked().Contains(h) && a.Addr() != h })
+		family := slices.ContainsFunc(c.Addresses, func(a netip.Prefix) bool { return a.Addr().Is4() == h.Is4() })
+		own := slices.ContainsFunc(c.Addresses, func(a netip.Prefix) bool { return a.Addr() == h })
 		switch {
-		case !on && !h.IsLinkLocalUnicast():
+		case own || !family:
 		case h.Is4():
 			c.NextHop4 = h
 		default:
