@@ -234,8 +234,11 @@ func (t *turn) outboundOther(g *Gateway) (uint16, dataplane.Drop) {
 		return 0, dataplane.Isolated
 	case p.isError:
 		path, d := t.errorOut(g)
-		if d == dataplane.ICMPNoConn && t.isForStack(g) {
+		switch {
+		case d == dataplane.ICMPNoConn && t.isForStack(g):
 			return t.toStack(g)
+		case (d == dataplane.ICMPNoConn || d == dataplane.BadPacket) && p.v6 && g.masquerade.plain6 && n.uplinkOwning(p.dst) == nil:
+			return t.routeOut(g, g.masquerade.uplink)
 		}
 		return path, d
 	case t.isForStack(g):

@@ -384,6 +384,12 @@ func TestPlainIPv6Routing(t *testing.T) {
 	in := l.backOne(udpPkt(far6, 53, hostA6, 5000))
 	expect(t, "destination", in.dst, hostA6)
 	expect(t, "MAC", in.dstMAC, macA)
+	// So do errors, about packets of no connection and of protocols without ports.
+	for _, about := range []pkt{in, {src: far6, dst: hostA6, proto: 47, payload: make([]byte, 20)}} {
+		e := l.outOne(errorAbout(hostA6, far6, wire.ICMPv6Unreachable, 4, about, 100))
+		expect(t, "source of an error", e.src, hostA6)
+	}
+	l.drops()
 	expect(t, "IPv4 is translated", l.outOne(udpPkt(hostA, 5000, far4, 53)).src, ext4)
 }
 
