@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"heddle/dataplane"
+	"heddle/dataplane/offload"
 	"heddle/dataplane/wire"
 	"heddle/tunnel/underlay"
 )
@@ -59,6 +60,9 @@ type puller struct {
 	slab int   // How much of b.Slab is used.
 	edge int   // Where the last frame that lies in the datagram at hand ends: an offset in its Buf.
 	in   place // Where the open frame lies.
+	// uncut is the payload bytes of each segment of the UDP GSO frame that is
+	// the datagram at hand, or 0 if it is none. See uncut.
+	uncut int
 }
 
 // place is where a frame lies.
@@ -81,9 +85,14 @@ func (p *puller) datagram(d *underlay.Datagram, peer *Peer) bool {
 	if p.in == inThis {
 		p.in = inEarlier
 	}
+	seg := d.SegSize
+	p.uncut = 0
+	if p.w.at == 0 && seg < d.Len && uncut(d) {
+		p.uncut, seg = seg, d.Len
+	}
 	var t *Tunnel
 	for p.w.at < d.Len {
-		n := min(d.SegSize, d.Len-p.w.at)
+		n := min(seg, d.Len-p.w.at)
 		off := d.Off + p.w.at
 		h, ok := wire.VXLANAt(d.Buf[off:off+n], 0)
 		switch {
@@ -104,6 +113,14 @@ func (p *puller) datagram(d *underlay.Datagram, peer *Peer) bool {
 		p.w.at += n
 	}
 	return true
+}
+
+// uncut tells whether a datagram that the underlay takes for several is one: a
+// kernel's vxlan device, on this host or with a paravirtual device between, leaves it
+// to others to cut a container's UDP GSO frame, and nobody does. Its payload is the
+// container's, and must not be taken for headers.
+func uncut(d *underlay.Datagram) bool {
+	return d.Len > wire.VXLANHdrLen && offload.Whole(d.Buf[d.Off+wire.VXLANHdrLen:d.Off+d.Len])
 }
 
 func (p *puller) drop(d dataplane.Drop) { p.v.counters.Drop(p.b.Worker, d, 1) }
@@ -136,6 +153,9 @@ func (p *puller) frame(d *underlay.Datagram, t *Tunnel, off, n, mtu int) bool {
 	if f.Owes, open = p.w.coalescer.Begin(f.Buf, f.Off, n, mtu); open {
 		p.open = t
 	} else {
+		if p.uncut > 0 {
+			f.Owes = offload.Adopt(f.Bytes(), mtu, p.uncut)
+		}
 		p.clamp(f, min(mtu, int(t.mtu.Load())))
 		p.add(f)
 	}
