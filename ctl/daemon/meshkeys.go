@@ -18,6 +18,7 @@ import (
 
 	"heddle/ctl/api"
 	"heddle/ctl/config"
+	"heddle/tunnel/mesh"
 )
 
 // keyFile is the keys' name in the state directory. They are no part of the
@@ -127,26 +128,20 @@ func readBounded(path string, bound int64) ([]byte, error) {
 	return b, nil
 }
 
-// keyID is what a key is known by: it tells nothing of it.
-func keyID(key []byte) string {
-	sum := sha256.Sum256(append([]byte("heddle mesh key "), key...))
-	return hex.EncodeToString(sum[:6])
-}
-
 func indexKey(keys [][]byte, key []byte) int {
 	return slices.IndexFunc(keys, func(k []byte) bool { return bytes.Equal(k, key) })
 }
 
 // find returns the key with an id.
 func (r *keyRing) find(id string) (int, error) {
-	i := slices.IndexFunc(r.keys, func(k []byte) bool { return keyID(k) == id })
+	i := slices.IndexFunc(r.keys, func(k []byte) bool { return mesh.KeyID(k) == id })
 	if i < 0 {
 		return 0, fail(http.StatusNotFound, "there is no key %s", printable(id)).withHint("swctl mesh key ls lists them")
 	}
 	return i, nil
 }
 
-func (r *keyRing) view(i int) api.Key { return api.Key{ID: keyID(r.keys[i]), Active: i == 0} }
+func (r *keyRing) view(i int) api.Key { return api.Key{ID: mesh.KeyID(r.keys[i]), Active: i == 0} }
 
 // MeshKeys returns the keys, the active one first.
 func (d *Daemon) MeshKeys() []api.Key {
@@ -188,7 +183,7 @@ func (d *Daemon) AddMeshKey(text string) (api.Key, error) {
 	keys := d.keys.keys
 	switch {
 	case indexKey(keys, key) >= 0:
-		return api.Key{}, fail(http.StatusConflict, "it is there already, as %s", keyID(key))
+		return api.Key{}, fail(http.StatusConflict, "it is there already, as %s", mesh.KeyID(key))
 	case len(keys) >= config.MaxMeshKeys:
 		return api.Key{}, fail(http.StatusConflict, "there are %d keys: no more fit", len(keys)).
 			withHint("retire one that no member encrypts with any more: swctl mesh key retire ID")

@@ -148,7 +148,7 @@ func TestPeersRefused(t *testing.T) {
 
 	h.set(func() { h.portTaken = true })
 	status, err := d.call("POST", api.PathPeers, `{"name":"two","address":"192.0.2.2"}`, nil)
-	if err == nil || status != http.StatusConflict || !strings.Contains(err.Hint, "vxlan") {
+	if err == nil || status != http.StatusConflict || !strings.Contains(err.Hint, "--vtep") {
 		t.Errorf("a port that is taken: %d %+v", status, err)
 	}
 	d.must("GET", api.PathPeers, nil, &all)

@@ -198,7 +198,7 @@ func (d *Daemon) openVTEP(at netip.AddrPort) error {
 	if err != nil {
 		err = fmt.Errorf("the tunnels' end on this host: %w", err)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fail(409, "%w", err).withHint("ip -d link show type vxlan lists the kernel's; swd --vtep takes another address or port")
+			return fail(409, "%w", err).withHint("swd --vtep takes another address or port")
 		}
 		return err
 	}

@@ -207,7 +207,7 @@ func (p *program) keyActivate() *cobra.Command {
 	return &cobra.Command{
 		Use:     "activate ID",
 		Short:   "Have swd encrypt with a key that it takes; every member needs to take it",
-		Example: "  swctl mesh key activate 3f1b2c4d5e6f",
+		Example: "  swctl mesh key activate 3f1b2c4d",
 		Args:    arguments("ID"),
 		RunE: works(1, func(cmd *cobra.Command, args []string) error {
 			c := p.client()
@@ -226,7 +226,7 @@ func (p *program) keyRetire() *cobra.Command {
 	return &cobra.Command{
 		Use:     "retire ID",
 		Short:   "Have swd forget a key; every member needs to encrypt with another",
-		Example: "  swctl mesh key retire 3f1b2c4d5e6f",
+		Example: "  swctl mesh key retire 3f1b2c4d",
 		Args:    arguments("ID"),
 		RunE: works(1, func(cmd *cobra.Command, args []string) error {
 			c := p.client()

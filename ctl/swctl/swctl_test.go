@@ -64,8 +64,8 @@ const (
 		`"networks":[],"rtt_seconds":0,"mtu":0,"macs":0,"rx_frames":0,"tx_frames":0}`
 	announced = `{"name":"host2","address":"192.0.2.2:7946","vtep":"192.0.2.2:4789","state":"up","self":false,"networks":["blue"],` +
 		`"rtt_seconds":0.000412,"mtu":1500,"macs":1,"endpoints":[{"vni":7,"network":"blue","mac":"02:00:00:00:00:21","ips":["198.18.0.21"]}],"rx_frames":7,"tx_frames":8}`
-	key1   = `{"id":"3f1b2c4d5e6f","active":true}`
-	key2   = `{"id":"0a0b0c0d0e0f","active":false}`
+	key1   = `{"id":"3f1b2c4d","active":true}`
+	key2   = `{"id":"0a0b0c0d","active":false}`
 	wanted = `{"networks":[{"name":"blue","subnets":["198.18.0.0/24"]}],"ports":[{"name":"web","network":"blue","pid":7}]}`
 )
 
@@ -104,7 +104,7 @@ var canned = map[string]answer{
 	"POST /v1/mesh/keys":       {status: 201, body: key2},
 
 	"GET /v1/mesh/members?endpoints=1":         {body: "[" + announced + "]"},
-	"POST /v1/mesh/keys/3f1b2c4d5e6f/activate": {body: key1},
+	"POST /v1/mesh/keys/3f1b2c4d/activate": {body: key1},
 
 	"GET /v1/conns":       {body: "[" + conn1 + ",\n" + conn2 + "]\n"},
 	"GET /v1/conns/count": {body: count},
@@ -157,7 +157,7 @@ func TestOutput(t *testing.T) {
 		"mesh-macs":    "mesh members --endpoints",
 		"mesh-key-ls":  "mesh key ls",
 		"mesh-key-add": "mesh key add testdata/mesh.key",
-		"mesh-key-use": "mesh key activate 3f1b2c4d5e6f",
+		"mesh-key-use": "mesh key activate 3f1b2c4d",
 	} {
 		for suffix, o := range map[string]string{".golden": "table", ".json.golden": "json"} {
 			got := f.swctlWith(t.Context(), "networks: []", append(strings.Fields(args), "-o", o)...)
@@ -240,8 +240,8 @@ func TestRequests(t *testing.T) {
 		{"mesh join 192.0.2.2 [2001:db8::3]:7947", `POST /v1/mesh {"join":["192.0.2.2","[2001:db8::3]:7947"]}`},
 		{"mesh leave", "DELETE /v1/mesh"},
 		{"mesh key add testdata/mesh.key", `POST /v1/mesh/keys {"key":"AAECAwQFBgcICQoLDA0ODw=="}`},
-		{"mesh key activate 0a0b0c0d0e0f", "POST /v1/mesh/keys/0a0b0c0d0e0f/activate null"},
-		{"mesh key retire 0a0b0c0d0e0f", "DELETE /v1/mesh/keys/0a0b0c0d0e0f"},
+		{"mesh key activate 0a0b0c0d", "POST /v1/mesh/keys/0a0b0c0d/activate null"},
+		{"mesh key retire 0a0b0c0d", "DELETE /v1/mesh/keys/0a0b0c0d"},
 		{"capture --uplink wan -w - udp", "GET /v1/capture?filter=udp&uplink=wan"},
 		{"capture --network blue -w - arp", "GET /v1/capture?filter=arp&network=blue"},
 	} {
@@ -453,7 +453,7 @@ func TestCompletion(t *testing.T) {
 		"nat add publish --to |": "web:\nlan:\n:6\n",
 		"peer rm |":              "tor1\nhost2\n:4\n",
 		"peer add x --network |": "blue\nbare\n:4\n",
-		"mesh key retire |":      "3f1b2c4d5e6f\n0a0b0c0d0e0f\n:4\n",
+		"mesh key retire |":      "3f1b2c4d\n0a0b0c0d\n:4\n",
 		"conn ls --proto |":      "tcp\nudp\nicmp\nsctp\n:4\n",
 		"port ls -o |":           "table\njson\n:4\n",
 	} {
