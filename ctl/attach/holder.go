@@ -122,6 +122,15 @@ func (h *Holder) of(pid string) {
 	h.PID, _ = strconv.Atoi(pid) // The pattern was of digits.
 }
 
+// Spares fails with ErrPortInUse if the host may take, or has taken, a port of
+// c.Ports that isn't published: what a change of a Shared has to be asked ahead.
+func (ns *Namespace) Spares(c Claim) error {
+	if err := ns.Do(c.spares); err != nil {
+		return fmt.Errorf("%s: share: %w", ns, err)
+	}
+	return nil
+}
+
 // spares fails if the host may take one of the claim's ports for its own
 // connections, or has one: its packets wouldn't reach it any more. Published
 // ports don't count: whoever publishes has reserved them.

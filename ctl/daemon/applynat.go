@@ -37,13 +37,57 @@ func (a *applying) uplinks(specs []config.Uplink) error {
 		case sameSpec(was.want(), spec.WithDefaults()):
 			a.done.Unchanged = append(a.done.Unchanged, object)
 		default:
-			if err := a.remakeUplink(was.spec, spec); err != nil {
+			if err := a.changeUplink(was, spec); err != nil {
 				return about(object, err)
 			}
 			a.changed(eventUplinkChanged, object)
 		}
 	}
 	return nil
+}
+
+// changeUplink makes an uplink what a spec says, and its connections go on if it
+// is on the same interface in the same way.
+func (a *applying) changeUplink(u *uplink, spec config.Uplink) error {
+	d, old := a.d, u.spec
+	is, want := u.want(), spec.WithDefaults()
+	if u.live == nil || is.Interface != want.Interface || is.Mode != want.Mode {
+		return a.remakeUplink(old, spec)
+	}
+	err := d.setUplink(u, spec)
+	switch {
+	case err == nil:
+		a.undo = append(a.undo, func() error { return d.setUplink(u, old) })
+		return nil
+	case a.on == failWhole:
+		return uplinkFailure(err)
+	}
+	return a.remakeUplink(old, spec)
+}
+
+// setUplink makes an uplink what a spec says, whose interface and mode are as
+// before. A failure leaves it as it was.
+func (d *Daemon) setUplink(u *uplink, spec config.Uplink) error {
+	old := u.spec
+	set := func(s config.Uplink) {
+		d.mu.Lock()
+		u.spec = s
+		d.mu.Unlock()
+	}
+	set(spec)
+	c := d.uplinkConfig(u, &u.state, nil)
+	if c.Ports != u.live.Config().Ports && u.shared() && u.dev != nil {
+		if err := u.dev.spares(d.claimOf(u, &c)); err != nil {
+			set(old)
+			return err
+		}
+	}
+	err := d.configureUplink(u)
+	if err != nil {
+		set(old)
+		err = errors.Join(err, d.configureUplink(u))
+	}
+	return err
 }
 
 // remakeUplink puts an uplink in another's place; on failure the other comes

@@ -160,8 +160,10 @@ type uplinkDevice interface {
 	port() dataplane.Port
 	// check is as device's.
 	check() error
-	// claim changes what is swd's of a shared interface's traffic.
+	// claim changes what is swd's of a shared interface's traffic. Whether the
+	// host uses a port of it is what spares tells.
 	claim(c attach.Claim) error
+	spares(c attach.Claim) error
 	// release gives all back.
 	release() error
 }

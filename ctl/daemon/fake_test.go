@@ -98,6 +98,17 @@ func (u *fakeUplink) claim(c attach.Claim) error {
 	return nil
 }
 
+func (u *fakeUplink) spares(c attach.Claim) error {
+	u.h.mu.Lock()
+	defer u.h.mu.Unlock()
+	for port := range u.h.held {
+		if port >= c.Ports.First && port <= c.Ports.Last {
+			return fmt.Errorf("port %d: %w", port, attach.ErrPortInUse)
+		}
+	}
+	return nil
+}
+
 func (u *fakeUplink) release() error {
 	u.h.mu.Lock()
 	defer u.h.mu.Unlock()

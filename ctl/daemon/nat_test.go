@@ -181,10 +181,46 @@ func TestNATApplyIsAtomic(t *testing.T) {
 	if len(done.Changed) != 1 {
 		t.Errorf("another target: %+v", done)
 	}
+	h.setNIC("up1", nic())
 	h.set(func() { h.failOpen = errors.New("no more sockets") })
-	if status, _ := d.call("POST", api.PathConfig, `{"uplinks":[{"name":"wan","interface":"up0","ports":"62000-63000"}]}`, nil); status < 400 {
+	if status, _ := d.call("POST", api.PathConfig, `{"uplinks":[{"name":"wan","interface":"up1"}]}`, nil); status < 400 {
 		t.Errorf("an uplink that can't be opened: %d", status)
 	}
 	h.set(func() { h.failOpen = nil })
-	await(t, "it comes back", func() bool { u := d.uplink(); return u.State == api.StateUp && u.Ports == config.DefaultSharedPorts })
+	await(t, "it comes back", func() bool { u := d.uplink(); return u.State == api.StateUp && u.Interface == "up0" })
+}
+
+// TestAChangedUplinkGoesOn: other ports, addresses or next hops on the same
+// interface end nothing.
+func TestAChangedUplinkGoesOn(t *testing.T) {
+	d := startNAT(t)
+	d.must("POST", api.PathNAT, masquerade, nil)
+	d.must("POST", api.PathNAT, publish, nil)
+	was := d.uplinks["wan"].live
+	d.h.set(func() { d.h.held[62500] = true })
+	if status, err := d.call("POST", api.PathConfig, `{"uplinks":[{"name":"wan","interface":"up0","ports":"62000-63000"}]}`, nil); status != 409 || !strings.Contains(err.Why, "in use") {
+		t.Errorf("a port that the host uses: %d %v", status, err)
+	}
+	if u := d.uplink(); u.State != api.StateUp || u.Ports != config.DefaultSharedPorts {
+		t.Errorf("after a refusal: %+v", u)
+	}
+	var done api.Applied
+	d.must("POST", api.PathConfig, `{"uplinks":[{"name":"wan","interface":"up0","ports":"63001-64000","next_hops":["192.0.2.7"]}]}`, &done)
+	u := d.uplink()
+	if len(done.Changed) != 1 || u.State != api.StateUp || u.Ports != "63001-64000" || len(u.NextHops) != 1 || u.NextHops[0].Address != "192.0.2.7" {
+		t.Errorf("%+v, the uplink is %+v", done, u)
+	}
+	if claim := d.h.uplinks["up0"].o.claim; claim.Ports != (attach.PortRange{First: 63001, Last: 64000}) || len(claim.Published) != 1 {
+		t.Errorf("claim %+v", claim)
+	}
+	// One that fails later on takes it back.
+	if status, _ := d.call("POST", api.PathConfig, `{"uplinks":[{"name":"wan","interface":"up0"}],"nat":[{"type":"publish","uplink":"wan","listen":"62500/tcp","to":"a:80"}]}`, nil); status != 409 {
+		t.Errorf("a port that the host uses: %d", status)
+	}
+	if u := d.uplink(); u.Ports != "63001-64000" || d.uplinks["wan"].live != was {
+		t.Errorf("after a refusal: %+v, another uplink: %v", u, d.uplinks["wan"].live != was)
+	}
+	if exported := d.Export(); len(exported.Uplinks) != 1 || exported.Uplinks[0].Ports != "63001-64000" {
+		t.Errorf("exported %+v", exported.Uplinks)
+	}
 }

@@ -69,7 +69,7 @@ func (d *Daemon) lookAtUplink(u *uplink) {
 	u.state = s
 	d.mu.Unlock()
 	if u.live != nil && !reflect.DeepEqual(s, was) {
-		d.configureUplink(u)
+		_ = d.configureUplink(u) // It is shown.
 	}
 	if u.dev == nil {
 		if !s.Present || time.Now().Before(u.retry) {
@@ -200,8 +200,9 @@ func sharedAddresses(s *attach.UplinkState, asked []netip.Prefix) (use []netip.P
 }
 
 // configureUplink tells NAT, and the program on a shared interface, what the
-// interface is like now. The caller holds change.
-func (d *Daemon) configureUplink(u *uplink) {
+// interface is like now. It fails, which is a fault of the uplink, if NAT
+// refuses. The caller holds change.
+func (d *Daemon) configureUplink(u *uplink) error {
 	was := u.live.Config()
 	c := d.uplinkConfig(u, &u.state, was.Port)
 	if u.shared() && !u.state.Present {
@@ -216,15 +217,21 @@ func (d *Daemon) configureUplink(u *uplink) {
 		err := u.live.Configure(c)
 		d.uplinkFault(u, err)
 		if err != nil {
-			return
+			return err
 		}
 	}
 	d.settleRules()
+	return nil
 }
 
 // claim is what of a shared interface's traffic is the uplink's.
 func (d *Daemon) claim(u *uplink) attach.Claim {
 	c := u.live.Config()
+	return d.claimOf(u, &c)
+}
+
+// claimOf is claim for an uplink that is to be as c says.
+func (d *Daemon) claimOf(u *uplink, c *nat.UplinkConfig) attach.Claim {
 	claim := attach.Claim{Ports: attach.PortRange(c.Ports)}
 	for _, a := range c.Addresses {
 		claim.Addresses = append(claim.Addresses, a.Addr())

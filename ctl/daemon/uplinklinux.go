@@ -14,6 +14,7 @@ import (
 
 // uplinkLink is an uplink's device of this machine.
 type uplinkLink struct {
+	m        *machine
 	name     string
 	p        *packet.Port
 	share    *attach.Shared // Of a shared uplink, else nil.
@@ -36,7 +37,7 @@ func (m *machine) openUplink(o uplinkOrder) (_ uplinkDevice, err error) {
 	if _, err := m.own.Free(o.ifName); err != nil {
 		return nil, err
 	}
-	l := &uplinkLink{name: o.ifName}
+	l := &uplinkLink{m: m, name: o.ifName}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.release())
@@ -82,6 +83,8 @@ func (l *uplinkLink) claim(c attach.Claim) error {
 	}
 	return l.share.Set(c)
 }
+
+func (l *uplinkLink) spares(c attach.Claim) error { return l.m.own.Spares(c) }
 
 // release gives back what was taken, the host's share last: nothing is to come
 // to its stack that was never its own.
