@@ -67,12 +67,12 @@ func TestMTU(t *testing.T) {
 		r := rand.New(rand.NewPCG(4, 4))
 		fits := random(r, 1400-overhead)
 		long := random(r, 1400-overhead+1)
-		if got := fmt.Sprint(a.send(0, 0, fits, long, fits[:10], fits[:20])); got != "[none exceeds-mtu none]" {
+		if got := names(a.send(0, 0, fits, long, fits[:10], fits[:20])); got != "none exceeds-mtu none" {
 			t.Errorf("drops %s", got)
 		}
 		// A shorter one joins the long one's message and goes with it.
 		same(t, "what fits", b.recv(2), [][]byte{fits, fits[:20]}, 0)
-		if got := fmt.Sprint(a.send(0, 0, long, long)); got != "[exceeds-mtu]" {
+		if got := names(a.send(0, 0, long, long)); got != "exceeds-mtu" {
 			t.Errorf("drops %s of a super-packet", got)
 		}
 		if !a.to.Segments() {
@@ -119,7 +119,7 @@ func TestLinkDown(t *testing.T) {
 	a, b := w.pair(false, Config{})
 	data := several(rand.New(rand.NewPCG(5, 5)), 100, 200, 300)
 	w.a.ip("link set v0 down")
-	if got := fmt.Sprint(a.send(0, 0, data...)); got != "[tx-down tx-down tx-down]" {
+	if got := names(a.send(0, 0, data...)); got != "tx-down tx-down tx-down" {
 		t.Errorf("drops %s", got)
 	}
 	nowhere := dest(t, netip.MustParseAddrPort("203.0.113.1:4789"))
@@ -129,7 +129,7 @@ func TestLinkDown(t *testing.T) {
 	a.box.Add(nowhere, 0, 0, data[0], nil)
 	a.box.Add(a.to, 0, 0, data[1], nil)
 	a.box.Add(nowhere, 0, 0, data[2], nil)
-	if got := fmt.Sprint(a.flush()); got != "[tx-down none tx-down]" {
+	if got := names(a.flush()); got != "tx-down none tx-down" {
 		t.Errorf("drops %s", got)
 	}
 	same(t, "after it came back", b.recv(1), data[1:2], 0)
@@ -181,7 +181,7 @@ func TestRefused(t *testing.T) {
 	w.a.exec("nft add chain ip t o { type filter hook output priority 0 ; }")
 	w.a.exec("nft add rule ip t o ip length 128 drop")
 	data := several(rand.New(rand.NewPCG(7, 7)), 99, 100, 101)
-	if got := fmt.Sprint(a.send(0, 0, data...)); got != "[none tx-refused none]" {
+	if got := names(a.send(0, 0, data...)); got != "none tx-refused none" {
 		t.Errorf("drops %s", got)
 	}
 	same(t, "the others", b.recv(2), [][]byte{data[0], data[2]}, 0)

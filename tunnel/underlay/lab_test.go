@@ -215,6 +215,15 @@ func (e *end) flush() (drops []dataplane.Drop) {
 	return drops
 }
 
+// names returns what became of messages, in words.
+func names(drops []dataplane.Drop) string {
+	words := make([]string, len(drops))
+	for i, d := range drops {
+		words[i] = d.String()
+	}
+	return strings.Join(words, " ")
+}
+
 // sends is send for what is to go without a drop.
 func (e *end) sends(entropy uint16, tos uint8, datagrams ...[]byte) {
 	e.tb.Helper()

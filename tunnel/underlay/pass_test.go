@@ -90,7 +90,7 @@ func testPass(t *testing.T, a, b *end, segments bool) {
 		{"one byte", 0, several(r, 1)},
 		{"the longest", 0, several(r, 1500-40-8)},
 		{"CE", 0x03, several(r, 50)},
-		{"DSCP and ECT(0)", 0xba, several(r, 1400, 1400, 7)},
+		{"DSCP and ECN 2", 0xba, several(r, 1400, 1400, 7)},
 		{"a super-packet", 0, repeat(r, 43, 1450, 1450)},
 		{"a short last one", 0, repeat(r, 43, 1450, 1)},
 		{"64 small ones", 0, repeat(r, 63, 60, 60)},
