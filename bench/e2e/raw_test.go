@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 )
 
@@ -115,14 +114,13 @@ func carries(text string) func([]byte) bool {
 func (w *world) build(stack ...gopacket.SerializableLayer) []byte {
 	w.Helper()
 	for i, l := range stack {
-		ip, ok := l.(*layers.IPv4)
+		ip, ok := l.(gopacket.NetworkLayer)
 		if !ok {
 			continue
 		}
-		switch l4 := stack[i+1].(type) {
-		case *layers.UDP:
-			w.NoError(l4.SetNetworkLayerForChecksum(ip))
-		case *layers.TCP:
+		if l4, ok := stack[i+1].(interface {
+			SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
+		}); ok {
 			w.NoError(l4.SetNetworkLayerForChecksum(ip))
 		}
 	}
