@@ -1,5 +1,11 @@
 package mesh
 
+import (
+	"errors"
+	"slices"
+	"sync/atomic"
+)
+
 // Kind is a kind of message that is counted by itself.
 type Kind uint8
 
@@ -67,4 +73,66 @@ type Stats struct {
 	Moves     uint64 // Endpoints that went from one owner to another.
 	Queued    int    // Messages that wait to be gossiped.
 	Endpoints int    // Endpoints in the table, this host's included.
+}
+
+// counters are Stats while they grow. All methods may be called from anywhere.
+type counters struct {
+	sizes   [2][KindCount]sizes // In, out.
+	refused [RefusalCount]atomic.Uint64
+	gaps    atomic.Uint64
+	repairs atomic.Uint64
+	rejoins atomic.Uint64
+}
+
+type sizes struct {
+	bytes   atomic.Uint64
+	buckets [len(SizeBounds) + 1]atomic.Uint64
+}
+
+func (s *sizes) add(n int) {
+	i, _ := slices.BinarySearch(SizeBounds[:], n) // The first bound that is no less.
+	s.bytes.Add(uint64(n))
+	s.buckets[i].Add(1)
+}
+
+func (s *sizes) read() (v Sizes) {
+	v.Bytes = s.bytes.Load()
+	for i := range s.buckets {
+		v.Buckets[i] = s.buckets[i].Load()
+		v.Count += v.Buckets[i]
+	}
+	return v
+}
+
+func (c *counters) in(k Kind, n int)  { c.sizes[0][k].add(n) }
+func (c *counters) out(k Kind, n int) { c.sizes[1][k].add(n) }
+func (c *counters) refuse(r Refusal)  { c.refused[r].Add(1) }
+func (c *counters) gap()              { c.gaps.Add(1) }
+func (c *counters) repair()           { c.repairs.Add(1) }
+func (c *counters) rejoin()           { c.rejoins.Add(1) }
+
+// refuseMessage counts a message that could not be read.
+func (c *counters) refuseMessage(err error) {
+	if errors.Is(err, errVersion) {
+		c.refuse(RefusedVersion)
+	} else {
+		c.refuse(RefusedMalformed)
+	}
+}
+
+// Stats returns what has been counted since New.
+func (m *Mesh) Stats() Stats {
+	var s Stats
+	for k := range KindCount {
+		s.In[k], s.Out[k] = m.count.sizes[0][k].read(), m.count.sizes[1][k].read()
+	}
+	for r := range RefusalCount {
+		s.Refused[r] = m.count.refused[r].Load()
+	}
+	s.Gaps, s.Repairs, s.Rejoins = m.count.gaps.Load(), m.count.repairs.Load(), m.count.rejoins.Load()
+	s.Queued = m.queue.NumQueued()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.Moves, s.Endpoints = m.table.moves, len(m.table.slots)
+	return s
 }

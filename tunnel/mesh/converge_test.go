@@ -1,0 +1,386 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The limits of convergence, at 50 hosts.
+const (
+	joinLimit   = 5 * time.Second
+	failLimit   = 10 * time.Second
+	moveLimit   = 2 * time.Second
+	healLimit   = 30 * time.Second
+	perHost     = 20
+	eventsLimit = 2 * time.Second
+)
+
+// fifty is a cluster of 50 hosts that announce 20 endpoints each.
+func fifty(t *testing.T) *cluster {
+	c := newCluster(t)
+	c.grow(hosts)
+	for i := range hosts {
+		c.announce(i, perHost)
+	}
+	took := c.within(20*time.Second, "all endpoints everywhere", c.agree)
+	t.Logf("%d hosts with %d endpoints each told all in %s", hosts, perHost, took)
+	return c
+}
+
+// announce gives host i its networks and n endpoints.
+func (c *cluster) announce(i, n int) {
+	c.t.Helper()
+	m := c.node(i)
+	if err := m.SetNetworks([]Network{{"red", 100}, {"green", 101}, {"blue", 102}}); err != nil {
+		c.t.Fatal(err)
+	}
+	var list []Endpoint
+	for j := range n {
+		list = append(list, testEndpoint(i, j))
+	}
+	if err := m.Announce(list...); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func TestJoinWithinLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := fifty(t)
+		c.start(hosts)
+		c.announce(hosts, perHost)
+		start := time.Now()
+		if _, err := c.node(hosts).Join(t.Context(), []string{testAddr(7).String()}); err != nil {
+			t.Fatal(err)
+		}
+		c.within(joinLimit-time.Since(start), "a new host is everywhere and knows all", c.agree)
+		t.Logf("joined in %s", time.Since(start))
+	})
+}
+
+func TestFailedHostWithinLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := fifty(t)
+		for i := range 5 {
+			c.kill(i)
+			took := c.within(failLimit, "a dead host and its endpoints are gone", c.agree)
+			t.Logf("noticed in %s", took)
+		}
+		for _, m := range c.node(9).Members() {
+			if m.Name == testName(0) && (m.State != Failed || m.Endpoints != 0 || m.Networks != nil) {
+				t.Errorf("the dead host is shown as %+v", m)
+			}
+		}
+	})
+}
+
+func TestMoveWithinLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := fifty(t)
+		e := testEndpoint(3, 0)
+		for to := 10; to < 15; to++ {
+			if err := c.node(to).Announce(e); err != nil {
+				t.Fatal(err)
+			}
+			took := c.within(moveLimit, "a MAC that moves is followed", func() error { return c.owned(e, to) })
+			c.within(moveLimit, "nobody else announces it", func() error {
+				if err := c.agree(); err != nil {
+					return err
+				}
+				return c.announcedOnce(e)
+			})
+			t.Logf("followed in %s", took)
+		}
+	})
+}
+
+// owned says who doesn't know that an endpoint is behind host i.
+func (c *cluster) owned(e Endpoint, i int) error {
+	for name, n := range c.nodes {
+		n.mu.Lock()
+		r, _ := n.table.owner(key{e.MAC, e.VNI})
+		n.mu.Unlock()
+		if r == nil || r.name != testName(i) {
+			return fmt.Errorf("%s has %v elsewhere", name, e.MAC)
+		}
+	}
+	return nil
+}
+
+func (c *cluster) announcedOnce(e Endpoint) error {
+	var by []string
+	for name, n := range c.nodes {
+		n.mu.Lock()
+		if _, ok := n.table.local.entries[key{e.MAC, e.VNI}]; ok {
+			by = append(by, name)
+		}
+		n.mu.Unlock()
+	}
+	if len(by) != 1 {
+		return fmt.Errorf("%v is announced by %v", e.MAC, by)
+	}
+	return nil
+}
+
+// half cuts the hosts below n off from the others.
+func half(n int) func(from, to string) bool {
+	side := map[string]bool{}
+	for i := range n {
+		side[testAddr(i).String()] = true
+	}
+	return func(from, to string) bool { return side[from] != side[to] }
+}
+
+func TestPartitionHealsWithinLimit(t *testing.T) {
+	for _, cut := range []struct {
+		name string
+		part int
+		last time.Duration
+	}{
+		{"one host for a while", 1, 20 * time.Second},
+		{"half for a while", hosts / 2, 20 * time.Second},
+		{"half for long", hosts / 2, 2 * time.Minute},
+	} {
+		t.Run(cut.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := fifty(t)
+				c.net.set(half(cut.part), 0)
+				start := time.Now()
+				c.within(2*failLimit, "the larger side sees itself", func() error { return c.sides(cut.part) })
+				t.Logf("parted in %s", time.Since(start))
+				// Both sides change meanwhile, and one MAC is on both.
+				both := testEndpoint(200, 0)
+				for _, i := range []int{0, hosts - 1} {
+					if err := c.node(i).Announce(both, testEndpoint(i, 100)); err != nil {
+						t.Fatal(err)
+					}
+					c.node(i).Withdraw(testEndpoint(i, 0).VNI, testEndpoint(i, 0).MAC)
+				}
+				time.Sleep(cut.last - time.Since(start))
+				c.net.set(nil, 0)
+				took := c.within(healLimit, "one mesh again", c.agree)
+				t.Logf("healed in %s", took)
+				if err := c.announcedOnce(both); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// sides says what is wrong if the hosts from n on see others than those. A host
+// that is alone takes half a second for each of the others: it probes them one
+// by one.
+func (c *cluster) sides(n int) error {
+	for i := n; i < hosts; i++ {
+		for _, m := range c.node(i).Members() {
+			var j int
+			if _, err := fmt.Sscanf(m.Name, "host-%d", &j); err != nil {
+				return err
+			}
+			if up := m.State == Alive || m.State == Suspect; up != ((i < n) == (j < n)) {
+				return fmt.Errorf("%s sees %s as %s", testName(i), m.Name, m.State)
+			}
+		}
+	}
+	return nil
+}
+
+func TestLossOfPackets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := fifty(t)
+		c.net.set(nil, 0.1)
+		for round := range 5 {
+			for i := round; i < hosts; i += 10 {
+				if err := c.node(i).Announce(testEndpoint(i, 100+round)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			took := c.within(5*time.Second, "changes get round with a tenth of the packets lost", c.endpointsAgree)
+			t.Logf("%s", took)
+		}
+		c.net.set(nil, 0)
+		c.within(failLimit, "nobody was lost", c.agree)
+	})
+}
+
+func TestRestart(t *testing.T) {
+	for _, at := range []struct {
+		name string
+		addr int
+	}{{"at its address", 4}, {"at another address", 60}} {
+		t.Run(at.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				c.grow(8)
+				for i := range 8 {
+					c.announce(i, perHost)
+				}
+				c.within(eventsLimit, "all endpoints everywhere", c.agree)
+				c.kill(4)
+				n := c.start(4, func(cfg *Config) {
+					cfg.VTEP = testVTEP(at.addr)
+					cfg.Transport = c.net.listen(testAddr(at.addr))
+				})
+				if err := n.Announce(testEndpoint(4, 200)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := n.Join(t.Context(), []string{testAddr(2).String()}); err != nil {
+					t.Fatal(err)
+				}
+				took := c.within(2*time.Second, "the new run has replaced the old", c.agree)
+				t.Logf("replaced in %s", took)
+				time.Sleep(failLimit) // The old run is found dead meanwhile, and that is no news.
+				if err := c.agree(); err != nil {
+					t.Error(err)
+				}
+				for _, m := range c.node(0).Members() {
+					if m.Name == testName(4) && (m.VTEP != testVTEP(at.addr) || m.Address != testAddr(at.addr)) {
+						t.Errorf("the restarted host is shown as %+v", m)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAllRestartAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.grow(10)
+		var known []string
+		for i := range 10 {
+			known = append(known, testAddr(i).String())
+		}
+		for i := range 10 {
+			c.kill(i)
+		}
+		for i := range 10 {
+			c.start(i, func(cfg *Config) { cfg.Known = known })
+			c.announce(i, perHost)
+		}
+		took := c.within(joinLimit, "all find each other by what they remember", c.agree)
+		t.Logf("together in %s", took)
+	})
+}
+
+func TestLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.grow(10)
+		c.announce(3, perHost)
+		c.within(eventsLimit, "endpoints everywhere", c.agree)
+		gone := c.node(3)
+		delete(c.nodes, testName(3))
+		if err := gone.Leave(2 * time.Second); err != nil {
+			t.Error(err)
+		}
+		c.within(time.Second, "it is gone", c.agree)
+		for _, m := range c.node(0).Members() {
+			if m.Name == testName(3) && m.State != Left {
+				t.Errorf("it is shown as %s", m.State)
+			}
+		}
+		if err := gone.Announce(testEndpoint(3, 0)); err != ErrClosed {
+			t.Errorf("announcing after that: %v", err)
+		}
+	})
+}
+
+func TestSecondHostOfTheSameName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.grow(5)
+		c.announce(2, perHost)
+		c.within(eventsLimit, "endpoints everywhere", c.agree)
+		w := newWatcher(t)
+		w.self = testName(2)
+		twin, err := New(Config{Name: testName(2), VTEP: testVTEP(9), Keys: [][]byte{testKey}, Transport: c.net.listen(testAddr(9)), Handler: w})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer twin.Close()
+		if err := twin.Announce(testEndpoint(2, 0)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = twin.Join(t.Context(), []string{testAddr(0).String()})
+		if err == nil || !strings.Contains(err.Error(), testAddr(2).String()) || !strings.Contains(err.Error(), "already") {
+			t.Errorf("the second host's join: %v", err)
+		}
+		for range 50 {
+			time.Sleep(200 * time.Millisecond)
+			if err := c.agree(); err != nil {
+				t.Fatalf("the others are disturbed: %v", err)
+			}
+		}
+		if c.node(0).Stats().Refused[RefusedName] == 0 {
+			t.Error("not counted")
+		}
+	})
+}
+
+// TestNamesakesMeetAfterPartition: neither is the newcomer, one yields.
+func TestNamesakesMeetAfterPartition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.grow(6)
+		c.net.set(half(3), 0)
+		time.Sleep(20 * time.Second)
+		same := func(cfg *Config) { cfg.Name = "twin" }
+		a := c.start(20, same)
+		delete(c.nodes, "twin")
+		b := c.start(21, same)
+		delete(c.nodes, "twin")
+		defer a.Close()
+		defer b.Close()
+		side := half(3)
+		c.net.set(func(from, to string) bool {
+			if from == testAddr(20).String() || to == testAddr(20).String() {
+				other := from + to
+				return !strings.Contains(other, testAddr(0).String()) && !strings.Contains(other, testAddr(1).String()) && !strings.Contains(other, testAddr(2).String())
+			}
+			if from == testAddr(21).String() || to == testAddr(21).String() {
+				other := from + to
+				return strings.Contains(other, testAddr(0).String()) || strings.Contains(other, testAddr(1).String()) || strings.Contains(other, testAddr(2).String())
+			}
+			return side(from, to)
+		}, 0)
+		for i, n := range []*node{a, b} {
+			if _, err := n.Join(t.Context(), []string{testAddr(3 * i).String()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(20 * time.Second)
+		c.net.set(nil, 0)
+		c.within(2*healLimit, "one of two namesakes has left", func() error {
+			left := 0
+			for _, n := range []*node{a, b} {
+				n.watch.mu.Lock()
+				if n.watch.taken != nil {
+					left++
+				}
+				n.watch.mu.Unlock()
+			}
+			if left != 1 {
+				return fmt.Errorf("%d have left", left)
+			}
+			return nil
+		})
+		survivor := a
+		if a.watch.taken != nil {
+			survivor = b
+		}
+		c.nodes["twin"] = survivor
+		c.within(failLimit, "the other is known to all", c.agree)
+		names := []string{}
+		for _, m := range c.node(0).Members() {
+			names = append(names, m.Name)
+		}
+		if !slices.Contains(names, "twin") {
+			t.Errorf("members are %v", names)
+		}
+	})
+}

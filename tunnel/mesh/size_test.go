@@ -1,0 +1,6 @@
+//go:build !race
+
+package mesh
+
+// hosts is how many hosts the limits of convergence are held at.
+const hosts = 50
