@@ -32,7 +32,8 @@ import (
 // A checksum is right also where it is partial (see Begin). A frame that isn't
 // joined is not changed.
 //
-// A segment costs about 10 ns and a sum and a move of its payload.
+// A segment costs about 20 ns and a sum and a move of its payload: 64 KB take
+// 5 µs, half of it for the sums, and 3 µs where checksums are partial.
 type Coalescer struct {
 	buf      []byte // The caller's: the frame is buf[off:end] as yet.
 	off, end int

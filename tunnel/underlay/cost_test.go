@@ -43,13 +43,18 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// pin puts the calling goroutine on one CPU.
-func pin(tb testing.TB, cpu int) {
+// pin puts the calling goroutine on one CPU until what it returns is called.
+func pin(tb testing.TB, cpu int) (unpin func()) {
 	tb.Helper()
 	runtime.LockOSThread()
-	var set unix.CPUSet
+	var before, set unix.CPUSet
+	must(tb, unix.SchedGetaffinity(0, &before))
 	set.Set(cpu)
 	must(tb, unix.SchedSetaffinity(0, &set))
+	return func() {
+		must(tb, unix.SchedSetaffinity(0, &before))
+		runtime.UnlockOSThread()
+	}
 }
 
 // stream sends b.N rounds of datagrams from one end to the other, which a
@@ -61,7 +66,7 @@ func stream(b *testing.B, from, to *end, cpu int, data [][]byte) {
 	datagrams, calls, bytes := 0, 0, 0
 	go func() {
 		defer close(stopped)
-		pin(b, cpu)
+		defer pin(b, cpu)()
 		fds := []unix.PollFd{{Fd: int32(to.FD(0)), Events: unix.POLLIN}}
 		for {
 			in, more := to.Recv(0)
@@ -88,8 +93,7 @@ func stream(b *testing.B, from, to *end, cpu int, data [][]byte) {
 			}
 		}
 	}()
-	pin(b, 0)
-	defer runtime.UnlockOSThread()
+	defer pin(b, 0)()
 	before := cpuTime(b)
 	sent := 0
 	b.ResetTimer()
