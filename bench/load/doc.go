@@ -20,4 +20,11 @@
 // On a machine of few cores the sender, the path and the receiver share them.
 // The sender is pinned to a core of its own, since it would never sleep. The
 // receiver costs some 2% of a core.
+//
+// Through a path that routes and translates, the receiver knows what the path
+// may change and holds it to that (Frames.Routed). It answers ARP for Frames.DstIP
+// with Frames.Dst, so that what was said of the receiving stack is true there too.
+//
+// For NAT there are besides: Server and Connect, the ends of TCP connections
+// that carry one request each, and Fill, which fills a connection table.
 package load

@@ -6,13 +6,14 @@
 // ports, swd with veth ports, Open vSwitch where it is installed); some translate
 // between a container and the outside (kernel bridge, routing, masquerade and
 // DNAT; swd with an uplink of its own or a shared one). docs/BENCH.md tells what
-// each row does. All stand at the same time, and idle while another is measured. A round measures each row on each contender in
-// turn, and rounds repeat, so that whatever else the machine does hits all
-// alike. A figure is the median over the rounds, with the least and the most.
+// each row does. All stand at the same time, and idle while another is measured.
+// A round measures each row on each contender in turn, and rounds repeat, so that
+// whatever else the machine does hits all alike. A figure is the median over the
+// rounds, with the least and the most.
 //
 // A figure counts only if the path's own counters account for the traffic (for
-// swd, those of `swctl port show`, `uplink show` and `nat ls`): a measurement that they don't is reported
-// as an error, and the exit code is 1.
+// swd, those of `swctl port show`, `uplink show` and `nat ls`): a measurement that
+// they don't is reported as an error, and the exit code is 1.
 //
 // # Where things run
 //

@@ -56,7 +56,9 @@ func connections(where placement, already int) func(context.Context, *bench, *ba
 		if err := holds(ctx, p, already); err != nil {
 			return measurement{}, fmt.Errorf("after the measurement: %w", err)
 		}
-		return measurement{values: []float64{r.perSecond / 1e3}, least: eachConnection(r.transactions, false)}, nil
+		least := eachConnection(r.transactions, false)
+		least.Conns += uint64(fillEnough * float64(already))
+		return measurement{values: []float64{r.perSecond / 1e3}, least: least}, nil
 	}
 }
 
@@ -157,8 +159,12 @@ func connectionMemory(ctx context.Context, b *bench, p *baseline.Path) (measurem
 	if err != nil {
 		return measurement{}, err
 	}
-	grown := float64(after) - float64(before)
-	return measurement{values: []float64{grown / float64(conns-connsBefore)}}, p.NAT.Flush(ctx)
+	begun := uint64(conns - connsBefore)
+	m := measurement{
+		values: []float64{(float64(after) - float64(before)) / float64(begun)},
+		least:  baseline.Least{AToB: baseline.Count{Frames: begun}, Conns: begun},
+	}
+	return m, p.NAT.Flush(ctx)
 }
 
 // fill puts connections into the path's table: frames of UDP from 64 addresses
