@@ -60,7 +60,8 @@ type ends struct {
 // end is a cell of ends.
 type end struct {
 	addr addr
-	peer *Peer // Nil for this host's own.
+	peer *Peer  // Nil for this host's own.
+	port uint16 // Where the peer receives; 0 for this host's own.
 	used bool
 }
 
@@ -70,7 +71,7 @@ func newEnds(peers []*Peer, own []addr) *ends {
 	n := bits.Len(uint(2*(len(peers)+len(own)) + 1))
 	e := &ends{cells: make([]end, 1<<n), shift: uint8(64 - n)}
 	for _, p := range peers {
-		*e.at(p.addr) = end{addr: p.addr, peer: p, used: true}
+		*e.at(p.addr) = end{addr: p.addr, peer: p, port: p.to.Port(), used: true}
 	}
 	for _, a := range own {
 		if c := e.at(a); !c.used {
@@ -95,9 +96,6 @@ func (e *ends) at(a addr) *end {
 
 // peer returns whose address a datagram came from, or nil.
 func (e *ends) peer(a *underlay.Addr) *Peer { return e.at(addr{a.Hi, a.Lo}).peer }
-
-// has tells whether a is a peer's or this host's own.
-func (e *ends) has(a addr) bool { return e.at(a).used }
 
 // routes is the tunnels of a peer by VNI. It never changes, and is at most half
 // full.

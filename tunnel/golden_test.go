@@ -51,7 +51,7 @@ func TestWhatIsSent(t *testing.T) {
 	}{
 		{"a broadcast", 42, frameOf(golden(t, arpRequest)), []string{`
 			08 00 00 00  00 00 2a 00   # VXLAN: I flag, VNI 42, reserved 0` + arpRequest}, 0},
-		{"the highest VNI, an inner tag, ECT(0)", wire.MaxVNI, frameOf(golden(t, taggedUDP)), []string{`
+		{"the highest VNI, an inner tag, ECN-capable", wire.MaxVNI, frameOf(golden(t, taggedUDP)), []string{`
 			08 00 00 00  ff ff ff 00` + taggedUDP}, 2},
 		{"a partial checksum is completed", 1, spec{proto: wire.ProtoUDP, sport: 1000, dport: 2000, payload: 4, partial: true}.frame(), []string{`
 			08 00 00 00  00 00 01 00
@@ -99,7 +99,7 @@ func TestWhatIsSent(t *testing.T) {
 
 const taggedUDP = `
 	02 00 00 00 00 02  02 00 00 00 00 01  81 00 00 0a  08 00   # VLAN 10
-	45 02 00 20 12 34 40 00  40 11 9c 6f  c6 12 00 01  c6 12 00 02   # ECT(0)
+	45 02 00 20 12 34 40 00  40 11 9c 6f  c6 12 00 01  c6 12 00 02   # ECN-capable
 	03 e8 07 d0 00 0c 59 da
 	00 07 0e 15`
 

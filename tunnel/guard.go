@@ -73,7 +73,7 @@ func (g *Guard) forbids(data []byte, ends *ends) bool {
 		if h.FragOff() == 0 {
 			port, seen = destination(data, l3+h.HdrLen())
 		}
-		return (!seen || port == g.port) && isEnd(v4(h.Dst()), ends, seen)
+		return g.guards(ends, v4(h.Dst()), port, seen)
 	case wire.EtherTypeIPv6:
 		h, ok := wire.IPv6At(data, l3)
 		if !ok || h.NextHeader() == wire.ProtoTCP {
@@ -87,7 +87,7 @@ func (g *Guard) forbids(data []byte, ends *ends) bool {
 		if ok && u.FragOff == 0 {
 			port, seen = destination(data, u.Off)
 		}
-		return (!seen || port == g.port) && isEnd(v6(h.Dst()), ends, seen)
+		return g.guards(ends, v6(h.Dst()), port, seen)
 	}
 	return false
 }
@@ -101,11 +101,15 @@ func destination(data []byte, l4 int) (port uint16, seen bool) {
 	return binary.BigEndian.Uint16(data[l4+2:]), true
 }
 
-// isEnd tells whether a datagram to a might reach a VTEP: a socket that is
-// bound to all addresses hears groups too. Only what is known to be for its port
-// is kept from those.
-func isEnd(a addr, ends *ends, seen bool) bool {
-	return ends.has(a) || seen && a.isGroup()
+// guards tells whether a datagram to a, and to port if that is seen, might reach
+// a VTEP: a peer's, or this host's, which hears groups too if it is bound to all
+// addresses.
+func (g *Guard) guards(ends *ends, a addr, port uint16, seen bool) bool {
+	end := ends.at(a)
+	if !seen {
+		return end.used
+	}
+	return port == g.port && (end.used || a.isGroup()) || end.peer != nil && port == end.port
 }
 
 // FD implements dataplane.Port: the inner port's.

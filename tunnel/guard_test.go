@@ -66,7 +66,10 @@ func TestContainersCantForgeTunnels(t *testing.T) {
 		{"behind headers that don't end", 1, extension(udp(true, "2001:db8:ffff::2", 80, nil), 60, 60, 99), true},
 		{"to an IPv6 group", 1, udp(true, "ff02::1", 4789, nil), true},
 
+		{"to a peer that receives at another port", 0, udp(false, "192.0.2.77", 8472, nil), true},
+
 		{"another port", 0, udp(false, "192.0.2.2", 4790, nil), false},
+		{"a peer's port at this host", 0, udp(false, "192.0.2.1", 8472, nil), false},
 		{"a first fragment to another port", 0, udp(false, "192.0.2.2", 53, func(b []byte) { b[20] = 0x20 }), false},
 		{"another address", 0, udp(false, "192.0.2.3", 4789, nil), false},
 		{"a later fragment to another address", 0, udp(false, "192.0.2.3", 80, func(b []byte) { b[21] = 1 }), false},
@@ -80,6 +83,10 @@ func TestContainersCantForgeTunnels(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			p := newPair(t, families[c.outer].a, families[c.outer].b)
 			p.a.must(p.a.v.SetAddrs([]netip.Addr{netip.MustParseAddr("198.51.100.1")}))
+			if c.outer == 0 {
+				_, err := p.a.v.AddPeer(PeerConfig{Name: "c", Addr: netip.MustParseAddrPort("192.0.2.77:8472")})
+				p.a.must(err)
+			}
 			port := mem.New(mem.Config{Workers: 1})
 			g := p.a.v.Guard(port)
 			b := dataplane.NewBatch(0)
@@ -150,9 +157,10 @@ func TestEndsAreFound(t *testing.T) {
 			t.Fatal("a peer isn't found")
 		}
 	}
-	expect(t, "own", e.has(v4(0xc6336401)), true)
+	own := e.at(v4(0xc6336401))
+	expect(t, "own", own.used && own.peer == nil, true)
 	for range 10000 {
-		if e.has(addr{r.Uint64(), r.Uint64()}) {
+		if e.at(addr{r.Uint64(), r.Uint64()}).used {
 			t.Fatal("a stranger is found")
 		}
 	}

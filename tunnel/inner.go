@@ -18,7 +18,8 @@ type inner struct {
 	tos uint8
 	// l4 is the offset of the TCP header of a SYN, 0 for what is none.
 	l4 int
-	// v6 tells IPv6; valid only with l4.
+	// l3 is the offset of its IP header, v6 tells IPv6; valid only with l4.
+	l3 int
 	v6 bool
 }
 
@@ -59,7 +60,7 @@ func (in *inner) look(frame []byte) {
 }
 
 func (in *inner) look4(frame []byte, h *wire.IPv4Header, l3 int) {
-	in.tos, in.v6 = h.TOS(), false
+	in.tos, in.l3, in.v6 = h.TOS(), l3, false
 	l4 := 0
 	if !h.IsFragment() {
 		l4 = l3 + h.HdrLen()
@@ -68,7 +69,7 @@ func (in *inner) look4(frame []byte, h *wire.IPv4Header, l3 int) {
 }
 
 func (in *inner) look6(frame []byte, h *wire.IPv6Header, l3 int) {
-	in.tos, in.v6 = h.TrafficClass(), true
+	in.tos, in.l3, in.v6 = h.TrafficClass(), l3, true
 	proto, l4 := h.NextHeader(), l3+wire.IPv6HdrLen
 	if proto != wire.ProtoTCP && proto != wire.ProtoUDP {
 		u, ok := wire.IPv6Walk(frame, l3)
@@ -105,12 +106,14 @@ func (in *inner) ports(frame []byte, l4 int, proto uint8) uint64 {
 // tcpFlags is the offset of the flags in a TCP header.
 const tcpFlags = 13
 
-// mss returns the longest TCP segment whose packet is at most mtu bytes.
-func (in *inner) mss(mtu int) int {
+// mss returns the longest TCP segment whose packet is at most mtu bytes, and
+// whose frame, with the same tags, at most maxLen.
+func (in *inner) mss(mtu, maxLen int) int {
+	n := min(mtu, maxLen-in.l3) - wire.TCPMinHdrLen
 	if in.v6 {
-		return mtu - wire.IPv6HdrLen - wire.TCPMinHdrLen
+		return n - wire.IPv6HdrLen
 	}
-	return mtu - wire.IPv4MinHdrLen - wire.TCPMinHdrLen
+	return n - wire.IPv4MinHdrLen
 }
 
 // isFlooded tells a frame for a group.

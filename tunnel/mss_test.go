@@ -28,7 +28,7 @@ func TestSYNsAreClampedBothWays(t *testing.T) {
 		{"without the option", spec{flags: syn}, "01010101", "01010101", false, 0, 0, 0},
 		{"malformed options", spec{flags: syn}, "030902b4", "030902b4", false, 0, 0, 0},
 		{"no SYN", spec{flags: wire.TCPAck}, "020405b4", "020405b4", false, 0, 0, 0},
-		{"tagged", spec{flags: syn, tags: 1}, "020405b4", "0204054a", false, 0, 1, 1},
+		{"a tag takes 4 bytes", spec{flags: syn, tags: 1}, "020405b4", "02040546", false, 0, 1, 1},
 		{"with data", spec{flags: syn, payload: 300}, "020405b4", "0204054a", false, 0, 1, 1},
 	} {
 		for _, partial := range []bool{false, true} {

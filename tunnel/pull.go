@@ -80,7 +80,9 @@ func (p *puller) datagram(d *underlay.Datagram, peer *Peer) bool {
 	if now := p.b.Now; now-peer.heard.Load() >= int64(time.Second) || peer.heard.Load() == 0 {
 		peer.heard.Store(max(now, 1))
 	}
-	routes, mtu := peer.routes.Load(), peer.MTU()
+	// The way here may be wider than the way back: what a usual path takes is
+	// one segment in any case.
+	routes, mtu := peer.routes.Load(), max(peer.MTU(), DefaultPathMTU-p.v.overhead())
 	p.edge = 0
 	if p.in == inThis {
 		p.in = inEarlier
@@ -156,7 +158,7 @@ func (p *puller) frame(d *underlay.Datagram, t *Tunnel, off, n, mtu int) bool {
 		if p.uncut > 0 {
 			f.Owes = offload.Adopt(f.Bytes(), mtu, p.uncut)
 		}
-		p.clamp(f, min(mtu, int(t.mtu.Load())))
+		p.clamp(t, f)
 		p.add(f)
 	}
 	return true
@@ -188,10 +190,14 @@ const lineLen = 64
 
 // clamp lowers the MSS of a SYN, so that what answers it fits the tunnel. A SYN is
 // never joined.
-func (p *puller) clamp(f *dataplane.Frame, mtu int) {
+func (p *puller) clamp(t *Tunnel, f *dataplane.Frame) {
 	var in inner
 	in.look(f.Bytes())
-	if in.l4 != 0 && wire.ClampMSS(f.Bytes(), in.l4, in.mss(mtu), f.Owes.Partial()) {
+	if in.l4 == 0 {
+		return
+	}
+	mss := in.mss(int(t.mtu.Load()), int(t.peer.maxLen.Load()))
+	if wire.ClampMSS(f.Bytes(), in.l4, mss, f.Owes.Partial()) {
 		count(&p.w.clamped, 1)
 	}
 }

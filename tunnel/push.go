@@ -63,7 +63,7 @@ func (t *Tunnel) sort(w *worker, b *dataplane.Batch) (touched int) {
 		r := &w.ready[i]
 		r.tos, r.clamp = outerECN(in.tos), 0
 		if in.l4 != 0 {
-			r.clamp, r.l4 = uint16(max(1, in.mss(limit-wire.EthHdrLen))), uint16(in.l4)
+			r.clamp, r.l4 = uint16(max(1, in.mss(mtu, maxLen))), uint16(in.l4)
 		}
 		port := in.hash >> (64 - portBits)
 		if w.byPort[port] == 0 {

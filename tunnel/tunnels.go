@@ -36,7 +36,7 @@ type Tunnel struct {
 }
 
 // TunnelConfig is what control code chooses for a tunnel.
-type TunnelConfig struct {
+type TunnelConfig struct { //nolint:revive // Config is the VTEP's, PeerConfig a peer's.
 	// VNI is the network's identifier on the wire, 1 to wire.MaxVNI; a peer
 	// has one tunnel for each.
 	VNI uint32
