@@ -127,12 +127,17 @@ type host interface {
 	close() error
 }
 
+// path is the way to another host.
+type path struct {
+	mtu int   // How long an IP packet may be, in bytes; valid only without err.
+	err error // Why there is no way.
+}
+
 // underlayPort is the tunnels' UDP port; see underlay.Underlay.
 type underlayPort interface {
 	tunnel.Underlay
-	// pathMTU returns how long an IP packet may be that goes to an address, and
-	// why not if there is no way there.
-	pathMTU(to netip.Addr) (int, error)
+	// paths returns the paths to addresses.
+	paths(to []netip.Addr) []path
 	// lost returns how many datagrams the kernel has dropped since it was opened,
 	// before they could be taken.
 	lost() uint64

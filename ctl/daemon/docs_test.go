@@ -12,9 +12,13 @@ import (
 // TestMetricDocs: docs/SWD.md has a line for each metric, with its labels and
 // its help, and for none that there isn't.
 func TestMetricDocs(t *testing.T) {
-	source, err := os.ReadFile("metrics.go")
-	if err != nil {
-		t.Fatal(err)
+	var source []byte
+	for _, name := range []string{"metrics.go", "metricstunnel.go"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, text...)
 	}
 	var want []string
 	for _, m := range regexp.MustCompile(`= desc\("([a-z_]+)", "([^"]+)"([^)]*)\)`).FindAllStringSubmatch(string(source), -1) {

@@ -134,17 +134,21 @@ func (u *fakeUnderlay) Close() error {
 	return nil
 }
 
-func (u *fakeUnderlay) pathMTU(to netip.Addr) (int, error) {
+func (u *fakeUnderlay) paths(to []netip.Addr) []path {
 	u.h.mu.Lock()
 	defer u.h.mu.Unlock()
-	switch mtu, set := u.h.paths[to]; {
-	case !set:
-		return 1500, nil
-	case mtu == 0:
-		return 0, syscall.EHOSTUNREACH
-	default:
-		return mtu, nil
+	all := make([]path, len(to))
+	for i, a := range to {
+		switch mtu, set := u.h.paths[a]; {
+		case !set:
+			all[i].mtu = 1500
+		case mtu == 0:
+			all[i].err = syscall.EHOSTUNREACH
+		default:
+			all[i].mtu = mtu
+		}
 	}
+	return all
 }
 
 func (h *fakeHost) source(to netip.Addr) (netip.Addr, error) {

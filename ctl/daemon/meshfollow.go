@@ -18,6 +18,10 @@ import (
 // scanEvery is how often it is looked whether stations have come or gone here.
 const scanEvery = 500 * time.Millisecond
 
+// scanShare is the part of the time, one in scanShare, that looking may take: it
+// reads the whole FDB.
+const scanShare = 10
+
 // meshHandler hands what the mesh tells to followMesh, in order, and waits while
 // there is too much of it: the mesh then tells the outcome.
 type meshHandler struct {
@@ -74,6 +78,7 @@ func (d *Daemon) followMesh(ctx context.Context) {
 	t := time.NewTicker(scanEvery)
 	defer t.Stop()
 	var seen uint64
+	var rest time.Time // Until then it isn't looked again.
 	for {
 		select {
 		case <-ctx.Done():
@@ -81,12 +86,16 @@ func (d *Daemon) followMesh(ctx context.Context) {
 		case <-d.meshStirred:
 			d.takeMeshChanges()
 		case <-t.C:
-			if now := d.stations(); now != seen {
-				seen = now
-				d.change.Lock()
-				d.announceLocal()
-				d.change.Unlock()
+			now := d.stations()
+			if now == seen || time.Now().Before(rest) {
+				continue
 			}
+			seen = now
+			begun := time.Now()
+			d.change.Lock()
+			d.announceLocal()
+			d.change.Unlock()
+			rest = time.Now().Add(scanShare * time.Since(begun))
 		}
 	}
 }

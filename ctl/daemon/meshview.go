@@ -80,10 +80,10 @@ func (d *Daemon) remoteNamed(name string) *remote {
 
 // meshState returns the state of the mesh on this host. The caller holds mu.
 func (d *Daemon) meshState() string {
-	switch {
-	case d.mesh == nil || d.mesh.live == nil:
+	switch up, _ := d.countMembers(); up {
+	case 0:
 		return api.MeshOff
-	case len(d.members) == 0:
+	case 1:
 		return api.MeshAlone
 	}
 	return api.MeshJoined

@@ -79,6 +79,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	d.sample("")
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	d.collectTunnels(ch)
 	for name, u := range d.uplinks {
 		t, up := u.totals(), 1
 		if u.trouble() != nil {

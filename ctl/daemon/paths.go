@@ -37,36 +37,47 @@ func (d *Daemon) followTunnels(ctx context.Context) {
 func (d *Daemon) lookAtPaths() {
 	d.change.Lock()
 	defer d.change.Unlock()
+	d.settleMesh()
 	again := d.vtep == nil && (len(d.remotes) > 0 || d.mesh != nil)
+	var linked []*remote
 	for _, r := range d.remotes {
 		again = again || r.failed != nil
 		if r.live != nil {
-			d.probePath(r)
-			d.tellRemote(r)
+			linked = append(linked, r)
 		}
 	}
 	if d.vtep != nil {
+		d.probePaths(linked...)
 		d.setAddresses()
+	}
+	for _, r := range linked {
+		d.tellRemote(r)
 	}
 	if again {
 		d.settleTunnels()
 	}
 }
 
-// probePath asks the kernel how long a packet to a remote may be, and whether
-// it knows a way. The caller holds change.
-func (d *Daemon) probePath(r *remote) {
-	mtu, err := d.vtep.under.pathMTU(r.at.Addr())
-	if err == nil {
-		mtu = max(mtu, tunnel.MinPathMTU)
-		err = d.vtep.live.SetPathMTU(r.live, min(mtu, maxPathMTU))
+// probePaths asks the kernel how long a packet to each remote may be, and
+// whether it knows a way. The caller holds change.
+func (d *Daemon) probePaths(remotes ...*remote) {
+	to := make([]netip.Addr, len(remotes))
+	for i, r := range remotes {
+		to[i] = r.at.Addr()
 	}
-	if err != nil {
-		mtu, err = 0, fmt.Errorf("no way to %s: %w", r.at.Addr(), err)
+	for i, p := range d.vtep.under.paths(to) {
+		r := remotes[i]
+		if p.err == nil {
+			p.mtu = min(max(p.mtu, tunnel.MinPathMTU), maxPathMTU)
+			p.err = d.vtep.live.SetPathMTU(r.live, p.mtu)
+		}
+		if p.err != nil {
+			p = path{err: fmt.Errorf("no way to %s: %w", r.at.Addr(), p.err)}
+		}
+		d.mu.Lock()
+		r.mtu, r.noRoute = p.mtu, p.err
+		d.mu.Unlock()
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r.mtu, r.noRoute = mtu, err
 }
 
 // maxPathMTU is what an IP packet can be long, in bytes.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -44,12 +45,18 @@ func (m *machine) openUnderlay(at netip.AddrPort, workers int) (underlayPort, er
 	return hostUnderlay{u, m, workers}, nil
 }
 
-func (u hostUnderlay) pathMTU(to netip.Addr) (mtu int, err error) {
-	err = u.m.own.Do(func() error {
-		mtu, err = u.PathMTU(to)
-		return err
+func (u hostUnderlay) paths(to []netip.Addr) []path {
+	all := make([]path, len(to))
+	err := u.m.own.Do(func() error {
+		for i, a := range to {
+			all[i].mtu, all[i].err = u.PathMTU(a)
+		}
+		return nil
 	})
-	return mtu, err
+	for i := range all {
+		all[i].err = cmp.Or(err, all[i].err)
+	}
+	return all
 }
 
 // source is what a socket that is connected there is bound to; nothing is sent.

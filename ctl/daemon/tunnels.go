@@ -22,6 +22,7 @@ type vtep struct {
 	id    dataplane.PortID
 	live  *tunnel.VTEP
 	under underlayPort
+	gates map[uint32][]netip.Addr // The addresses of gateways that live was told, by VNI.
 }
 
 // remote is another host that networks are shared with: a static peer, a member
@@ -150,11 +151,11 @@ func (d *Daemon) settleTunnels() {
 			d.dropRemote(a, r)
 		}
 	}
+	d.settleLocal()
 	fresh := make(map[*remoteTunnel]*remote)
 	for _, a := range slices.SortedFunc(maps.Keys(want), netip.Addr.Compare) {
 		d.settleRemote(want[a], fresh)
 	}
-	d.settleLocal()
 	d.announceRemote(fresh)
 }
 
@@ -210,7 +211,7 @@ func (d *Daemon) openVTEP(at netip.AddrPort) error {
 		return errors.Join(err, live.Close())
 	}
 	d.mu.Lock()
-	d.vtep, d.inside[id] = &vtep{id: id, live: live, under: under}, true
+	d.vtep, d.inside[id] = &vtep{id: id, live: live, under: under, gates: make(map[uint32][]netip.Addr)}, true
 	d.mu.Unlock()
 	d.setAddresses()
 	d.reguard()
@@ -319,7 +320,8 @@ func (d *Daemon) dropTunnelsOf(network string) {
 	}
 	d.discardTunnels(gone)
 	if n := d.networks[network]; d.vtep != nil && n != nil {
-		_ = d.vtep.live.SetLocal(n.spec.VNI, nil)
+		_ = d.vtep.live.SetLocal(n.spec.VNI, nil) // It has bounds for addresses only.
+		delete(d.vtep.gates, n.spec.VNI)
 	}
 }
 
@@ -377,7 +379,7 @@ func (d *Daemon) linkPeer(r *remote) error {
 	d.mu.Lock()
 	r.live = live
 	d.mu.Unlock()
-	d.probePath(r)
+	d.probePaths(r)
 	return nil
 }
 
@@ -437,7 +439,8 @@ func (d *Daemon) link(r *remote, n *network) (*remoteTunnel, error) {
 	return t, nil
 }
 
-// settleLocal tells the tunnels which addresses are those of gateways here.
+// settleLocal tells the tunnels, those too that are to come, which addresses are
+// those of gateways here.
 func (d *Daemon) settleLocal() {
 	if d.vtep == nil {
 		return
@@ -449,8 +452,12 @@ func (d *Daemon) settleLocal() {
 				gates = append(gates, a.Addr())
 			}
 		}
+		if was, told := d.vtep.gates[n.spec.VNI]; slices.Equal(was, gates) && (told || len(gates) == 0) {
+			continue
+		}
 		if err := d.vtep.live.SetLocal(n.spec.VNI, gates); err != nil {
 			d.log.Error("the gateway's addresses", zap.String("network", n.spec.Name), zap.Error(err))
 		}
+		d.vtep.gates[n.spec.VNI] = gates
 	}
 }

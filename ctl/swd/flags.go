@@ -88,6 +88,9 @@ func (f *flags) options() (daemon.Options, error) {
 	if err != nil {
 		return daemon.Options{}, err
 	}
+	if meshListen.IsValid() && meshListen.Addr().IsUnspecified() && (!vtep.IsValid() || vtep.Addr().IsUnspecified()) {
+		return daemon.Options{}, fmt.Errorf("--mesh-listen %s: which of this host's addresses others are to send to isn't said: give one instead, or --vtep", f.meshListen)
+	}
 	cpus, err := allowedCPUs()
 	if err != nil {
 		return daemon.Options{}, err

@@ -51,6 +51,11 @@ func TestUsage(t *testing.T) {
 		{args: []string{"--max-macs", "-5"}, code: 2, out: "--max-macs -5"},
 		{args: []string{"--socket", ""}, code: 2, out: "need a path"},
 		{env: map[string]string{"SWD_WORKERS": "many"}, code: 2, out: "swd: SWD_WORKERS: \"many\" is no number\n"},
+		{args: []string{"--vtep", "host"}, code: 2, out: "swd: --vtep: \"host\" is no address"},
+		{args: []string{"--vtep", "224.0.0.1"}, code: 2, out: "--vtep: 224.0.0.1 is no address that a host may have"},
+		{args: []string{"--mesh-listen", "192.0.2.1:x"}, code: 2, out: "--mesh-listen: \"192.0.2.1:x\" is no address"},
+		{args: []string{"--mesh-listen", "0.0.0.0"}, code: 2, out: "--mesh-listen 0.0.0.0: which of this host's addresses"},
+		{args: []string{"--mesh-key", "/nonexistent", "--socket", "SOCK", "--state-dir", "STATE"}, code: 1, out: "--mesh-key: open /nonexistent"},
 		{args: []string{"--config", "/nonexistent", "--socket", "SOCK", "--state-dir", "STATE"}, code: 1, out: "error: swd: config: open /nonexistent"},
 		{args: []string{"--metrics", "nonsense", "--socket", "SOCK", "--state-dir", "STATE"}, code: 1, out: "error: swd: metrics"},
 	} {
@@ -81,11 +86,13 @@ func TestEnvironment(t *testing.T) {
 	env := map[string]string{
 		"SWD_NODE": "env", "SWD_STATE_DIR": "/s", "SWD_SOCKET_GROUP": "g", "SWD_WORKERS": "3", "SWD_MAX_MACS": "7",
 		"SWD_CONFIG": "c", "SWD_SOCKET": "k", "SWD_LOG_LEVEL": "warn", "SWD_LOG_FORMAT": "json", "SWD_METRICS": "m",
+		"SWD_VTEP": "v", "SWD_MESH_LISTEN": "l", "SWD_MESH_KEY": "y",
 	}
 	err := fromEnvironment(s, func(k string) (string, bool) { v, ok := env[k]; return v, ok })
 	want := flags{
 		config: "c", socket: "k", socketGroup: "g", stateDir: "/s", workers: 3, maxMACs: 7,
 		logLevel: "warn", logFormat: "json", metrics: "m", node: "flag",
+		vtep: "v", meshListen: "l", meshKey: "y",
 	}
 	if err != nil || f != want {
 		t.Errorf("%+v %v", f, err)
