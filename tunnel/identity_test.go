@@ -85,7 +85,7 @@ func TestBatchesOfAllSorts(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, fam := range families {
 		p := newPair(t, fam.a, fam.b)
-		for range 60 {
+		for range 25 {
 			want := map[int][][]byte{}
 			var frames []dataplane.Frame
 			seq := map[int]uint32{}

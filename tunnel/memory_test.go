@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bytes"
 	"net/netip"
 	"sync"
 	"testing"
@@ -28,9 +29,10 @@ type memUnderlay struct {
 	fail dataplane.Drop
 
 	mu    sync.Mutex
-	queue [][]packet         // By worker.
-	lent  [][]memBuffer      // By worker: what the last Recv gave.
-	sent  []underlay.Message // With Iovs nil: what it was told to send.
+	queue [][]packet            // By worker.
+	lent  [][]underlay.Datagram // By worker: what the last Recv gave.
+	free  [][][]byte            // By worker: buffers that may be lent.
+	sent  []underlay.Message    // With Iovs nil: what it was told to send.
 	calls int
 }
 
@@ -42,17 +44,15 @@ type packet struct {
 	tos     uint8
 }
 
-type memBuffer struct {
-	buf []byte
-	d   underlay.Datagram
-}
+// poison is what a buffer holds that is no longer lent.
+var poison = bytes.Repeat([]byte{0xdb}, dataplane.Headroom+dataplane.MaxFrame)
 
 func newInternet() *internet { return &internet{hosts: map[netip.Addr]*memUnderlay{}} }
 
 func (n *internet) host(addr string, workers int) *memUnderlay {
 	u := &memUnderlay{
 		net: n, local: netip.AddrPortFrom(netip.MustParseAddr(addr), 4789), join: true,
-		queue: make([][]packet, workers), lent: make([][]memBuffer, workers),
+		queue: make([][]packet, workers), lent: make([][]underlay.Datagram, workers), free: make([][][]byte, workers),
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -116,23 +116,26 @@ func (u *memUnderlay) receive(hash int, p packet) {
 func (u *memUnderlay) Recv(worker int) ([]underlay.Datagram, bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, b := range u.lent[worker] {
-		for i := range b.buf { // Nobody may look at it any more.
-			b.buf[i] = 0xdb
-		}
+	for i, d := range u.lent[worker] {
+		copy(d.Buf[:d.Off+d.Len], poison) // Nobody may look at it any more.
+		u.free[worker] = append(u.free[worker], u.lent[worker][i].Buf)
 	}
-	u.lent[worker] = nil
-	var in []underlay.Datagram
+	u.lent[worker] = u.lent[worker][:0]
 	n := min(len(u.queue[worker]), dataplane.BatchSize)
 	for _, p := range u.queue[worker][:n] {
-		buf := make([]byte, dataplane.Headroom+dataplane.MaxFrame)
+		var buf []byte
+		if free := u.free[worker]; len(free) > 0 {
+			buf, u.free[worker] = free[len(free)-1], free[:len(free)-1]
+		} else {
+			buf = make([]byte, dataplane.Headroom+dataplane.MaxFrame)
+		}
 		copy(buf[dataplane.Headroom:], p.data)
-		d := underlay.Datagram{Buf: buf, Off: dataplane.Headroom, Len: len(p.data), SegSize: p.segSize, Src: p.src, TOS: p.tos}
-		in = append(in, d)
-		u.lent[worker] = append(u.lent[worker], memBuffer{buf, d})
+		u.lent[worker] = append(u.lent[worker], underlay.Datagram{
+			Buf: buf, Off: dataplane.Headroom, Len: len(p.data), SegSize: p.segSize, Src: p.src, TOS: p.tos,
+		})
 	}
 	u.queue[worker] = u.queue[worker][n:]
-	return in, len(u.queue[worker]) > 0
+	return u.lent[worker], len(u.queue[worker]) > 0
 }
 
 // take returns the messages sent since the last call.
@@ -181,10 +184,7 @@ func (n *network) Push(b *dataplane.Batch) {
 		}
 		n.got = append(n.got, received{b.In, append([]byte(nil), f.Bytes()...), dataplane.Frame{Owes: f.Owes}})
 		// Whoever holds a frame may write to its headroom.
-		head := f.WithHeadroom(dataplane.Headroom)[:dataplane.Headroom]
-		for i := range head {
-			head[i] = 0xee
-		}
+		copy(f.WithHeadroom(dataplane.Headroom)[:dataplane.Headroom], poison)
 	}
 	if n.push != nil {
 		n.push(b)

@@ -140,7 +140,7 @@ func workHard(t *testing.T, v *VTEP, w int, anchor *Tunnel, done *atomic.Bool) {
 
 func (m *model) run(t *testing.T, s *site, r *rand.Rand, n dataplane.Sink) {
 	v := s.v
-	for step := range 1500 {
+	for step := range 800 {
 		host, vni, id := 2+r.IntN(modelHosts), uint32(1+r.IntN(modelVNIs)), dataplane.PortID(1+r.IntN(modelPorts))
 		var what string
 		switch op := r.IntN(100); {
