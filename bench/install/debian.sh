@@ -18,6 +18,7 @@ for need in $needs; do
 	command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
 [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
+[ -e /usr/lib/usrsctp/client ] || missing+=(libusrsctp-examples)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 
 # install PACKAGE… installs packages that start nothing.
