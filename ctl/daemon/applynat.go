@@ -117,6 +117,10 @@ func (a *applying) remakeUplink(old, spec config.Uplink) error {
 
 func (a *applying) rules(specs []config.NAT) error {
 	d := a.d
+	defer func() {
+		d.settleClaims()
+		d.settleStack(false)
+	}()
 	for _, spec := range specs {
 		id := spec.ID()
 		object := "nat " + id

@@ -87,6 +87,8 @@ func (d *Daemon) AddNAT(spec config.NAT) error {
 	if err := d.makeNAT(spec, failWhole); err != nil {
 		return err
 	}
+	d.settleClaims()
+	d.settleStack(false)
 	if err := d.save(); err != nil {
 		return errors.Join(err, d.dropNAT(d.nats[spec.ID()]))
 	}
@@ -149,7 +151,8 @@ func (d *Daemon) leadsTo(r *natRule, network string) bool {
 	return n != nil && n.spec.Name == network
 }
 
-// makeNAT makes a rule that has been checked. The caller holds change.
+// makeNAT makes a rule that has been checked; the others stay as they are, as
+// there may be thousands. The caller holds change, and settles the claims.
 func (d *Daemon) makeNAT(spec config.NAT, on onFailure) error {
 	r, err := newNATRule(spec)
 	if err != nil {
@@ -158,8 +161,8 @@ func (d *Daemon) makeNAT(spec config.NAT, on onFailure) error {
 	d.mu.Lock()
 	d.nats[r.id] = r
 	d.mu.Unlock()
-	d.settleListeners()
-	d.settleRules()
+	d.settleListener(r)
+	d.settleRule(r)
 	if on != failWhole || r.down == nil && r.localDown == nil {
 		return nil
 	}

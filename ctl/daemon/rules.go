@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -42,40 +43,42 @@ func (d *Daemon) settleNAT() {
 // settleRules makes NAT's rules what the specs ask for, as far as gateways and
 // uplinks are there. The caller holds change.
 func (d *Daemon) settleRules() {
-	type change struct {
-		r   *natRule
-		add []coreRule
-		why error
+	all := slices.SortedFunc(maps.Values(d.nats), func(a, b *natRule) int { return strings.Compare(a.id, b.id) })
+	for _, r := range all {
+		d.retractRule(r)
 	}
-	changes := make([]change, 0, len(d.nats))
-	for _, r := range d.nats {
-		want, why := d.coreRules(r)
-		c := change{r: r, why: why}
-		for k := range r.core {
-			if !slices.Contains(want, k) {
-				d.removeRule(r, k)
-			}
-		}
-		for _, k := range want {
-			if _, is := r.core[k]; !is {
-				c.add = append(c.add, k)
-			}
-		}
-		changes = append(changes, c)
-	}
-	slices.SortFunc(changes, func(a, b change) int { return strings.Compare(a.r.id, b.r.id) })
-	for _, c := range changes {
-		for _, k := range c.add {
-			if err := d.addRule(c.r, k); err != nil && c.why == nil {
-				c.why = err
-			}
-		}
-		d.mu.Lock()
-		c.r.down = c.why
-		d.mu.Unlock()
+	for _, r := range all {
+		d.settleRule(r)
 	}
 	d.settleClaims()
 	d.settleStack(false)
+}
+
+// retractRule takes from NAT what a rule is no more.
+func (d *Daemon) retractRule(r *natRule) {
+	want, _ := d.coreRules(r)
+	for k := range r.core {
+		if !slices.Contains(want, k) {
+			d.removeRule(r, k)
+		}
+	}
+}
+
+// settleRule gives NAT what a rule is to be there, and notes why it isn't all
+// that it should.
+func (d *Daemon) settleRule(r *natRule) {
+	want, why := d.coreRules(r)
+	for _, k := range want {
+		if _, is := r.core[k]; is {
+			continue
+		}
+		if err := d.addRule(r, k); err != nil && why == nil {
+			why = err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.down = why
 }
 
 // addRule gives NAT a rule.
@@ -220,40 +223,45 @@ type localTarget struct {
 // change.
 func (d *Daemon) settleListeners() {
 	for _, r := range d.nats {
-		u := d.uplinks[r.spec.Uplink]
-		if r.spec.Type != config.TypePublish || u == nil || !u.shared() && !r.listen.IsAny() {
-			d.closeListener(r)
-			continue
+		d.settleListener(r)
+	}
+}
+
+// settleListener is settleListeners for one rule.
+func (d *Daemon) settleListener(r *natRule) {
+	u := d.uplinks[r.spec.Uplink]
+	if r.spec.Type != config.TypePublish || u == nil || !u.shared() && !r.listen.IsAny() {
+		d.closeListener(r)
+		return
+	}
+	p := r.publication(u.shared())
+	if r.local != nil && !slices.Equal(r.held.Addrs, p.Addrs) {
+		d.closeListener(r)
+	}
+	if r.local == nil {
+		if time.Now().Before(r.retry) {
+			return
 		}
-		p := r.publication(u.shared())
-		if r.local != nil && !slices.Equal(r.held.Addrs, p.Addrs) {
-			d.closeListener(r)
+		l, err := d.host.publish(p)
+		d.mu.Lock()
+		r.local, r.localDown, r.held, r.target = l, err, p, localTarget{}
+		if !u.shared() {
+			r.localDown = nil
 		}
-		if r.local == nil {
-			if time.Now().Before(r.retry) {
-				continue
-			}
-			l, err := d.host.publish(p)
-			d.mu.Lock()
-			r.local, r.localDown, r.held, r.target = l, err, p, localTarget{}
-			if !u.shared() {
-				r.localDown = nil
-			}
-			d.mu.Unlock()
-			if err != nil {
-				r.retry = time.Now().Add(longestRetry)
-				continue
-			}
+		d.mu.Unlock()
+		if err != nil {
+			r.retry = time.Now().Add(longestRetry)
+			return
 		}
-		if t := d.localTarget(r); t != r.target {
-			r.target = t
-			if t == (localTarget{}) {
-				r.local.SetTarget(nil)
-			} else {
-				r.local.SetTarget(&proxy.Target{Namespace: t.ns, Addr: t.addr, First: t.first})
-			}
-			r.local.Flush()
+	}
+	if t := d.localTarget(r); t != r.target {
+		r.target = t
+		if t == (localTarget{}) {
+			r.local.SetTarget(nil)
+		} else {
+			r.local.SetTarget(&proxy.Target{Namespace: t.ns, Addr: t.addr, First: t.first})
 		}
+		r.local.Flush()
 	}
 }
 
