@@ -64,7 +64,11 @@ func ParseListenAt(s string, port uint16) (netip.AddrPort, error) {
 }
 
 func parseEndpoint(s string, port uint16) (netip.AddrPort, error) {
-	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	host := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") && strings.Contains(s, ":") {
+		host = s[1 : len(s)-1]
+	}
+	a, err := netip.ParseAddr(host)
 	if err != nil {
 		at, err := netip.ParseAddrPort(s)
 		if err != nil || at.Port() == 0 {

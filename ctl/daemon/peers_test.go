@@ -232,3 +232,97 @@ func TestPaths(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// vxlanFrame is a container's own VXLAN datagram to an address.
+func vxlanFrame(to string) []byte {
+	b := make([]byte, 14+20+8+8+14)
+	copy(b, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 0})
+	ip := b[14:]
+	copy(ip, []byte{0x45, 0, 0, byte(len(ip)), 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1})
+	a := netipAddr(to).As4()
+	copy(ip[16:], a[:])
+	copy(ip[20:], []byte{0xc0, 0, 4789 >> 8, 4789 & 0xff, 0, byte(len(ip) - 20), 0, 0, 8, 0, 0, 0, 0, 0, 1, 0})
+	return b
+}
+
+// TestGuard: a container's own VXLAN datagrams to a tunnel's end leave neither
+// by a host port nor by a packet port while there are tunnels; to a container
+// they go.
+func TestGuard(t *testing.T) {
+	h := newTestHost()
+	newWire(h)
+	d := start(t, t.TempDir(), h)
+	d.setUpQuiet()
+	d.must("POST", api.PathPorts, config.Port{Name: "host", Network: "net", IfName: "heddle0"}, nil)
+	a, b, host := h.device(linkA).mem, h.device(linkB).mem, h.device("|heddle0").mem
+	send := func(to string, want int) {
+		t.Helper()
+		a.Inject(0, mem.Frame{Data: vxlanFrame(to)})
+		await(t, "the frame at b", func() bool { return len(b.Sent(0)) == 1 })
+		d.engine.Do(func(int) {}) // The batch has gone to all ports.
+		if got := len(host.Sent(0)); got != want {
+			t.Errorf("to %s: %d frames at the host, want %d", to, got, want)
+		}
+	}
+	send("192.0.2.2", 1)
+	d.must("POST", api.PathPeers, `{"name":"two","address":"192.0.2.2"}`, nil)
+	send("192.0.2.2", 0)
+	send("192.0.2.1", 0)
+	send("192.0.2.7", 1)
+	if n := d.port("host").Drops["underlay-guard"]; n != 2 {
+		t.Errorf("%d drops", n)
+	}
+	// A port that comes while there are tunnels is guarded too.
+	d.must("POST", api.PathPorts, config.Port{Name: "nic", Network: "net", Kind: config.KindPacket, Interface: "eth7"}, nil)
+	nic := h.device("|eth7").mem
+	send("192.0.2.2", 0)
+	if len(nic.Sent(0)) != 0 {
+		t.Error("it left by the NIC")
+	}
+	d.must("DELETE", api.PathPeers+"/two", nil, nil)
+	send("192.0.2.2", 1)
+}
+
+// TestTunnelsShow: drops and captures know a peer by its name, and totals keep
+// what it has counted.
+func TestTunnelsShow(t *testing.T) {
+	one, two := pair(t)
+	one.must("POST", api.PathPeers, `{"name":"two","address":"192.0.2.2"}`, nil)
+	two.must("POST", api.PathPeers, `{"name":"one","address":"192.0.2.1"}`, nil)
+	a, b := one.h.device(linkA).mem, two.h.device(linkB).mem
+	record := one.capture("network=net&count=2")
+	a.Inject(0, mem.Frame{Data: frame(0xff, 1)})
+	await(t, "a frame at b", func() bool { return len(b.Sent(0)) == 1 })
+	if got := strings.Join(record.frames(), ","); got != "a in 60 60,two out 60 60" {
+		t.Errorf("captured %s", got)
+	}
+	// The tunnel goes on after the capture.
+	a.Inject(0, mem.Frame{Data: frame(0xff, 1)})
+	await(t, "a frame at b", func() bool { return len(b.Sent(0)) == 1 })
+
+	long := frame(0xff, 1)
+	long = append(long, make([]byte, 1600)...)
+	a.Inject(0, mem.Frame{Data: long})
+	var drops []api.DropCount
+	await(t, "a drop", func() bool {
+		one.must("GET", api.PathDrops+"?port=two", nil, &drops)
+		return len(drops) == 1 && drops[0].Reason == "exceeds-mtu" && drops[0].Port == "two"
+	})
+	if n := one.peer("two").Drops["exceeds-mtu"]; n != 1 {
+		t.Errorf("%d", n)
+	}
+	one.must("DELETE", api.PathPeers+"/two", nil, nil)
+	drops = nil
+	one.must("GET", api.PathDrops, nil, &drops)
+	if !slices.ContainsFunc(drops, func(o api.DropCount) bool { return o.Reason == "exceeds-mtu" && o.Count == 1 }) {
+		t.Errorf("%+v", drops)
+	}
+	// What a stranger sends counts.
+	b.Inject(0, mem.Frame{Data: frame(0xff, 2)})
+	one.must("POST", api.PathPeers, `{"name":"three","address":"192.0.2.3"}`, nil)
+	b.Inject(0, mem.Frame{Data: frame(0xff, 2)})
+	await(t, "a stranger's frame dropped", func() bool {
+		one.must("GET", api.PathDrops, nil, &drops)
+		return slices.ContainsFunc(drops, func(o api.DropCount) bool { return o.Reason == "unknown-peer" })
+	})
+}
