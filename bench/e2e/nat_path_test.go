@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"heddle/bench/lab"
 )
 
 // Ping by every way, and traceroute by UDP, ICMP and TCP, whose hops are the
@@ -85,4 +88,132 @@ func TestNATPathMTU(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A narrow hop farther away is found out in either direction, by the container
+// and by who is outside, whoever began.
+//
+//	container tap1, 1,500 ── swd ── router ── server ── 1,300 ── far ── 1,500, beyond
+func TestNATPathMTUBothWays(t *testing.T) {
+	modes(t, func(w *natWorld) {
+		const beyond4, beyond6 = "203.0.113.130", "2001:db8:82::2"
+		c := w.container()
+		far, beyond := w.NewNetNS("far"), w.NewNetNS("beyond")
+		w.Veth(w.server, "far0", far, "far0")
+		w.Veth(far, "end0", beyond, "end0")
+		w.NoError(w.server.AddAddress("far0", "203.0.113.1/25", "2001:db8:81::1/64"))
+		w.NoError(far.AddAddress("far0", "203.0.113.2/25", "2001:db8:81::2/64"))
+		w.NoError(far.AddAddress("end0", "203.0.113.129/25", "2001:db8:82::1/64"))
+		w.NoError(beyond.AddAddress("end0", beyond4+"/25", beyond6+"/64"))
+		for _, r := range []struct {
+			n       *lab.NetNS
+			to, via string
+		}{
+			{w.router, nowhere, server4},
+			{w.router, "2001:db8:81::/64", server6},
+			{w.router, "2001:db8:82::/64", server6},
+			{w.server, "203.0.113.128/25", "203.0.113.2"},
+			{w.server, "2001:db8:82::/64", "2001:db8:81::2"},
+			{far, "default", "203.0.113.1"},
+			{far, "default", "2001:db8:81::1"},
+			{beyond, "default", "203.0.113.129"},
+			{beyond, "default", "2001:db8:82::1"},
+		} {
+			w.Run(r.n, "ip", "route", "add", r.to, "via", r.via)
+		}
+		for _, n := range []*lab.NetNS{w.server, far} {
+			w.NoError(n.SetMTU("far0", 1300))
+			w.NoError(n.Sysctl("net/ipv4/ip_forward", "1"))
+			w.NoError(n.Sysctl("net/ipv6/conf/all/forwarding", "1"))
+		}
+		w.webServer(c.ns, "c", 80)
+		w.webServer(beyond, "beyond", 80)
+		w.publish("8080/tcp", c.name+":80")
+		upload := filepath.Join(w.Dir(), "upload")
+		w.NoError(os.WriteFile(upload, make([]byte, bigLength), 0o600))
+		for _, a := range []struct{ beyond, ext string }{{beyond4, w.ext4}, {beyond6, w.ext6}} {
+			w.reach(c, a.beyond)
+			for _, x := range []struct {
+				what    string
+				from    *lab.NetNS
+				url     string
+				upload  bool
+				learns  *lab.NetNS // That the way to an address is narrow.
+				narrows string
+			}{
+				{"upload by the container", c.ns, "http://" + bracketed(a.beyond), true, c.ns, a.beyond},
+				{"download by the container", c.ns, "http://" + bracketed(a.beyond), false, beyond, a.ext},
+				{"upload to the container", beyond, "http://" + bracketed(a.ext) + ":8080", true, beyond, a.ext},
+				{"download from the container", beyond, "http://" + bracketed(a.ext) + ":8080", false, c.ns, a.beyond},
+			} {
+				for _, n := range []*lab.NetNS{c.ns, beyond} {
+					w.Run(n, "ip", "-4", "route", "flush", "cache")
+					w.Run(n, "ip", "-6", "route", "flush", "cache")
+				}
+				var length int
+				var err error
+				if x.upload {
+					var text string
+					text, err = w.curl(x.from, x.url+"/", "--data-binary", "@"+upload)
+					_, _ = fmt.Sscanf(text, "%s %d", new(string), &length)
+				} else {
+					var text string
+					text, err = w.curl(x.from, x.url+"/big")
+					length = len(text)
+				}
+				if err != nil || length != bigLength {
+					w.Errorf("%s, %s: %d bytes, %v", x.what, x.url, length, err)
+				}
+				if route := w.Run(x.learns, "ip", "route", "get", x.narrows); !strings.Contains(route, "mtu 1300") {
+					w.Errorf("%s: who sent has not learnt the path's MTU: %s", x.what, route)
+				}
+			}
+		}
+	})
+}
+
+// The network's MTU and the uplink's may differ either way. Senders are told by
+// swd itself, and TCP is by its MSS before it sends.
+//
+//	container tap1, 1,300 ── swd ── uplink, 1,500 ── router ── server
+//	container tap1, 1,500 ── swd ── uplink, 1,300 ── router ── server
+func TestNATNarrowLinks(t *testing.T) {
+	for _, mode := range []string{shared, own} {
+		for _, narrow := range []string{"network", "uplink"} {
+			t.Run(mode+" "+narrow, func(t *testing.T) {
+				var flags []string
+				if narrow == "network" {
+					flags = []string{"--mtu", "1300"}
+				}
+				w := newRoutedWorld(t, flags...)
+				if narrow == "uplink" {
+					w.NoError(w.host.SetMTU(wanPort, 1300))
+					w.NoError(w.router.SetMTU("isp0", 1300))
+				}
+				w.uplink(mode)
+				w.ctl("nat", "add", "masquerade", "--network", network, "--uplink", "wan")
+				c := w.container()
+				server := &station{name: "server", ns: w.server}
+				w.publish("33434-33534/udp", c.name+":33434-33534")
+				for _, a := range []struct{ family, server, ext string }{
+					{"-4", server4, w.ext4}, {"-6", server6, w.ext6},
+				} {
+					w.reach(c, a.server)
+					sniffer := w.sniff(c, 1500)
+					w.tcp(c, server, a.server, some)
+					if err := sniffer.stop(); err != nil {
+						t.Error(err)
+					}
+					from, to := c.ns, a.server
+					if narrow == "network" {
+						from, to = w.server, a.ext
+					}
+					out := w.Run(from, "tracepath", a.family, "-n", "-m", "4", "-p", "33434", to)
+					if !strings.Contains(out, "Resume: pmtu 1300 hops 3") {
+						t.Errorf("tracepath to %s says\n%s", to, out)
+					}
+				}
+			})
+		}
+	}
 }

@@ -59,10 +59,10 @@ func newNATWorld(t *testing.T, mode string) *natWorld {
 }
 
 // newRoutedWorld is newNATWorld without the uplink and the masquerade.
-func newRoutedWorld(t *testing.T) *natWorld {
+func newRoutedWorld(t *testing.T, networkFlags ...string) *natWorld {
 	t.Helper()
-	w := &natWorld{world: newWorld(t,
-		"--subnet", "198.18.0.0/24", "--gateway", gate4, "--subnet", "2001:db8::/64", "--gateway", gate6)}
+	w := &natWorld{world: newWorld(t, append(networkFlags,
+		"--subnet", "198.18.0.0/24", "--gateway", gate4, "--subnet", "2001:db8::/64", "--gateway", gate6)...)}
 	w.router, w.server = w.NewNetNS("router"), w.NewNetNS("server")
 	w.Veth(w.host, wanPort, w.router, "isp0")
 	w.Veth(w.router, "web0", w.server, "web0")
