@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -90,21 +91,43 @@ func TestResponder(t *testing.T) {
 		frame, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
 		l.NoError(err)
 		l.NoError(unix.Send(asker, frame, 0))
-		l.NoError(r.answer())
+	}
+	var buf [100]byte
+	answered := func() (n int, err error) {
+		if err := r.answer(); err != nil {
+			return 0, err
+		}
+		n, _, err = unix.Recvfrom(asker, buf[:], unix.MSG_DONTWAIT)
+		return n, err
 	}
 	const header = "ffffffffffff 020000000077 0806 0001 0800 06 04 "
+	const whoHas3 = header + "0001 020000000077 c0000209 000000000000 c0000203"
+	// The first ones get lost while the interfaces come up.
+	l.Eventually(10*time.Second, "the first answer", func() error {
+		ask(whoHas3)
+		_, err := answered()
+		return err
+	})
+	l.Eventually(10*time.Second, "no more answers", func() error {
+		if _, err := answered(); !errors.Is(err, unix.EAGAIN) {
+			return fmt.Errorf("another answer, or %w", err)
+		}
+		return nil
+	})
 	ask(header + "0001 020000000077 c0000209 000000000000 c0000204") // Who has .4?
 	ask(header + "0002 020000000077 c0000209 000000000000 c0000203") // An answer.
-	ask(header + "0001 020000000077 c0000209 000000000000 c0000203") // Who has .3?
-	var buf [100]byte
-	n, _, err := unix.Recvfrom(asker, buf[:], 0)
-	l.NoError(err)
+	ask(whoHas3)
+	var n int
+	l.Eventually(10*time.Second, "an answer", func() (err error) {
+		n, err = answered()
+		return err
+	})
 	want := strings.ReplaceAll("020000000077 0248646c0002 0806 0001 0800 06 04 0002 "+
 		"0248646c0002 c0000203 020000000077 c0000209", " ", "")
 	if got := hex.EncodeToString(buf[:n]); got != want {
 		t.Errorf("answered %s, want %s", got, want)
 	}
-	if n, _, err := unix.Recvfrom(asker, buf[:], unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+	if n, err := answered(); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("answered once more: %x, %v", buf[:max(n, 0)], err)
 	}
 }
@@ -165,17 +188,31 @@ func TestFillSend(t *testing.T) {
 	l := lab.New(t)
 	a := l.NewNetNS("a")
 	l.Veth(a, "eth0", a, "peer")
-	before, err := a.Stats("eth0")
-	l.NoError(err)
 	f := Fill{
 		Src: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Dst: net.HardwareAddr{2, 0, 0, 0, 0, 2},
 		SrcIP: netip.MustParseAddr("198.18.0.64"), DstIP: netip.MustParseAddr("203.0.113.1"), Conns: 1000,
 	}
-	var sent Sent
-	l.NoError(a.Do(func() (err error) {
-		sent, err = f.Send(t.Context(), "eth0", 20_000)
+	send := func(f Fill) (sent Sent) {
+		l.NoError(a.Do(func() (err error) {
+			sent, err = f.Send(t.Context(), "eth0", 20_000)
+			return err
+		}))
+		return sent
+	}
+	// The first ones get lost while the interface comes up.
+	var before lab.Stats
+	l.Eventually(10*time.Second, "an interface that sends", func() error {
+		one := f
+		one.Conns = 1
+		send(one)
+		s, err := a.Stats("eth0")
+		if err == nil && s.TxFrames == before.TxFrames {
+			err = errors.New("nothing sent")
+		}
+		before = s
 		return err
-	}))
+	})
+	sent := send(f)
 	after, err := a.Stats("eth0")
 	l.NoError(err)
 	if sent.Frames != 1000 || after.TxFrames-before.TxFrames < 1000 || sent.Seconds < 0.04 {
