@@ -55,6 +55,7 @@ func (a addr) isNone() bool { return a.hi == 0 && (a.lo == 0 || a.lo == mapped) 
 type ends struct {
 	cells []end
 	shift uint8 // 64 less log2(len(cells)).
+	odd   bool  // Some peer receives at another port than this host.
 }
 
 // end is a cell of ends.
@@ -65,13 +66,14 @@ type end struct {
 	used bool
 }
 
-// newEnds returns a table of the peers' and the host's own addresses; a peer's
-// comes first where both have one.
-func newEnds(peers []*Peer, own []addr) *ends {
+// newEnds returns a table of the peers' addresses and the host's own, which
+// receives at port; a peer's comes first where both have one.
+func newEnds(peers []*Peer, own []addr, port uint16) *ends {
 	n := bits.Len(uint(2*(len(peers)+len(own)) + 1))
 	e := &ends{cells: make([]end, 1<<n), shift: uint8(64 - n)}
 	for _, p := range peers {
 		*e.at(p.addr) = end{addr: p.addr, peer: p, port: p.to.Port(), used: true}
+		e.odd = e.odd || p.to.Port() != port
 	}
 	for _, a := range own {
 		if c := e.at(a); !c.used {
@@ -81,8 +83,7 @@ func newEnds(peers []*Peer, own []addr) *ends {
 	return e
 }
 
-// at returns the cell that a is in, or the free one where it would be. It
-// costs 3 ns.
+// at returns the cell that a is in, or the free one where it would be.
 func (e *ends) at(a addr) *end {
 	hash, low := bits.Mul64(a.hi^0x9e3779b97f4a7c15, a.lo^0xd1b54a32d192ed03)
 	mask := len(e.cells) - 1

@@ -136,3 +136,19 @@ func TestWhatCannotBeMadeIsCounted(t *testing.T) {
 	p.a.send(p.ta, gso, partial, frameOf([]byte{1, 2, 3}))
 	expect(t, "drops", drops(p.ta.Counters()), "runt=1 tx-offload=2")
 }
+
+// TestAPacketThatIsLongerThanItsFrameIsDropped: whoever receives it joined with
+// others, as one super-packet, would take those for its payload.
+func TestAPacketThatIsLongerThanItsFrameIsDropped(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, tags := range []int{0, 1, 2} {
+			p := newPair(t, "192.0.2.1", "192.0.2.2")
+			good := spec{v6: v6, tags: tags, proto: wire.ProtoUDP, payload: 40}.frame()
+			bad := frameOf(good.Bytes())
+			bad.Len--
+			p.a.send(p.ta, bad, good)
+			expect(t, "drops", drops(p.ta.Counters()), "bad-packet=1")
+			expect(t, "sent", p.ta.Counters().Totals().TxFrames, 1)
+		}
+	}
+}

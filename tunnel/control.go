@@ -194,7 +194,7 @@ func (v *VTEP) Local() netip.AddrPort { return v.local }
 func (v *VTEP) Close() error { return v.under.Close() }
 
 // publish makes the peers' and own addresses what workers see.
-func (v *VTEP) publish() { v.ends.Store(newEnds(v.peers, v.own)) }
+func (v *VTEP) publish() { v.ends.Store(newEnds(v.peers, v.own, v.local.Port())) }
 
 // SetAddrs says which addresses the host itself has, at most MaxLocal: what
 // the VTEP receives at if its own address is unspecified, directed broadcasts

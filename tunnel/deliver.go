@@ -6,7 +6,7 @@ import "heddle/dataplane"
 
 // Push implements dataplane.Sink: the VTEP is its own. It hands each frame that
 // Pull gave to the network of the tunnel that it came by, those of one tunnel
-// together and in order. One tunnel costs a frame 1 ns.
+// together and in order.
 func (v *VTEP) Push(b *dataplane.Batch) {
 	w := &v.workers[b.Worker]
 	in, all := b.In, b.Sel

@@ -31,9 +31,8 @@ var ecnTable = [4][4]uint8{
 }
 
 // innerECN carries over to a frame what routers have marked on its way, and
-// tells whether it may go on. What is no IP can't be marked and goes on. It
-// costs 5 ns for IP, and isn't called if the outer header is not ECN-capable,
-// since then nothing changes.
+// tells whether it may go on. What is no IP can't be marked and goes on. If the
+// outer header is not ECN-capable nothing changes, and it needn't be called.
 func innerECN(frame []byte, outer uint8) bool {
 	etherType, l3, ok := wire.L3(frame)
 	if !ok {

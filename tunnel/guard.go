@@ -35,7 +35,7 @@ func (v *VTEP) Guard(p dataplane.Port) *Guard {
 func (g *Guard) Pull(b *dataplane.Batch) { g.inner.Pull(b) }
 
 // Push implements dataplane.Port: it drops what is forbidden, counted at the
-// inner port, and has that push the rest. A frame costs 3 ns.
+// inner port, and has that push the rest. A frame costs 7 ns, of UDP 15.
 func (g *Guard) Push(b *dataplane.Batch) {
 	all := b.Sel
 	ends := g.vtep.ends.Load()
@@ -59,6 +59,11 @@ func (g *Guard) Push(b *dataplane.Batch) {
 
 // forbids tells whether a frame is for a tunnel's end.
 func (g *Guard) forbids(data []byte, ends *ends) bool {
+	// Most is IPv4, untagged, and no UDP.
+	if len(data) >= wire.EthHdrLen+wire.IPv4MinHdrLen && data[wire.EthHdrLen+9] != wire.ProtoUDP &&
+		binary.BigEndian.Uint16(data[wire.EthTypeOff:]) == wire.EtherTypeIPv4 {
+		return false
+	}
 	etherType, l3, ok := wire.L3(data)
 	if !ok {
 		return false
@@ -105,6 +110,9 @@ func destination(data []byte, l4 int) (port uint16, seen bool) {
 // a VTEP: a peer's, or this host's, which hears groups too if it is bound to all
 // addresses.
 func (g *Guard) guards(ends *ends, a addr, port uint16, seen bool) bool {
+	if seen && port != g.port && !ends.odd {
+		return false
+	}
 	end := ends.at(a)
 	if !seen {
 		return end.used

@@ -151,7 +151,7 @@ func TestEndsAreFound(t *testing.T) {
 	for i := range 100 {
 		peers = append(peers, &Peer{addr: v4(0xc0000200 + uint32(i))})
 	}
-	e := newEnds(peers, []addr{v4(0xc6336401), peers[5].addr})
+	e := newEnds(peers, []addr{v4(0xc6336401), peers[5].addr}, 4789)
 	for _, p := range peers {
 		if e.at(p.addr).peer != p {
 			t.Fatal("a peer isn't found")

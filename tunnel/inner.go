@@ -16,6 +16,8 @@ type inner struct {
 	hash uint64
 	// tos is the TOS or traffic class, 0 for what is no IP.
 	tos uint8
+	// short tells that the IP header claims more than there is.
+	short bool
 	// l4 is the offset of the TCP header of a SYN, 0 for what is none.
 	l4 int
 	// l3 is the offset of its IP header, v6 tells IPv6; valid only with l4.
@@ -36,10 +38,10 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// look fills in from a frame of at least wire.EthHdrLen bytes. It costs 6 ns
+// look fills in from a frame of at least wire.EthHdrLen bytes. It costs 10 ns
 // for IPv4.
 func (in *inner) look(frame []byte) {
-	in.tos, in.l4 = 0, 0
+	in.tos, in.l4, in.short = 0, 0, false
 	etherType, l3 := binary.BigEndian.Uint16(frame[wire.EthTypeOff:]), wire.EthHdrLen
 	if wire.IsVLAN(etherType) {
 		etherType, l3, _ = wire.L3(frame)
@@ -61,6 +63,7 @@ func (in *inner) look(frame []byte) {
 
 func (in *inner) look4(frame []byte, h *wire.IPv4Header, l3 int) {
 	in.tos, in.l3, in.v6 = h.TOS(), l3, false
+	in.short = l3+h.TotalLen() > len(frame)
 	l4 := 0
 	if !h.IsFragment() {
 		l4 = l3 + h.HdrLen()
@@ -70,6 +73,7 @@ func (in *inner) look4(frame []byte, h *wire.IPv4Header, l3 int) {
 
 func (in *inner) look6(frame []byte, h *wire.IPv6Header, l3 int) {
 	in.tos, in.l3, in.v6 = h.TrafficClass(), l3, true
+	in.short = l3+wire.IPv6HdrLen+h.PayloadLen() > len(frame)
 	proto, l4 := h.NextHeader(), l3+wire.IPv6HdrLen
 	if proto != wire.ProtoTCP && proto != wire.ProtoUDP {
 		u, ok := wire.IPv6Walk(frame, l3)

@@ -63,7 +63,7 @@ func (n *neighbours) home(vni uint32, a addr, mask int) int {
 }
 
 // find returns the MAC of an address and the tunnel that it was announced for,
-// at 15 ns.
+// at 20 ns among a thousand and 120 among a million.
 func (n *neighbours) find(vni uint32, a addr) (mac wire.MAC, id dataplane.PortID, ok bool) {
 	for range findTries {
 		gen := n.gen.Load()

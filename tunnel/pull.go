@@ -17,9 +17,10 @@ import (
 //
 // A frame lies where the underlay received it. Only the second and later frames
 // of datagrams that the kernel has joined have no headroom there, and are copied
-// to b.Slab. A frame of 64 B costs about 25 ns besides what the underlay does,
-// a TCP segment of 1,400 bytes 90 ns, most of it for its checksum and for moving
-// its payload to that of the one before.
+// to b.Slab. Besides what the underlay does, a frame of 64 B costs about 70 ns,
+// half of it to see whether it can be joined and what it owes, and a TCP segment
+// of 1,400 bytes 180 ns, most of it for its checksum and for moving its payload
+// to that of the one before.
 func (v *VTEP) Pull(b *dataplane.Batch) {
 	w := &v.workers[b.Worker]
 	if w.next == len(w.datagrams) {

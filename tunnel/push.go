@@ -16,9 +16,9 @@ import (
 //
 //  1. sort: answer or leave out what need not go, refuse what is too long, and
 //     put the rest by source port, which keeps each flow in order and lets one
-//     system call send what is of one size
+//     system call send what is of one size (22 ns)
 //  2. encapsulate: a VXLAN header into the headroom; of a super-frame, headers
-//     for each segment, so that its payload is never copied
+//     for each segment, so that its payload is never copied (25 ns)
 //  3. send: one underlay.Send for all
 //  4. into the network: what the tunnel has to say to the senders
 func (t *Tunnel) Push(b *dataplane.Batch) {
@@ -60,6 +60,12 @@ func (t *Tunnel) sort(w *worker, b *dataplane.Batch) (touched int) {
 			continue
 		}
 		in.look(data)
+		if in.short && !f.Owes.GSO() {
+			// The far end might take what the kernel joins behind it for its
+			// payload (see uncut).
+			t.counters.Drop(b.Worker, dataplane.BadPacket, 1)
+			continue
+		}
 		r := &w.ready[i]
 		r.tos, r.clamp = outerECN(in.tos), 0
 		if in.l4 != 0 {
@@ -131,7 +137,7 @@ func (t *Tunnel) send(w *worker, worker int) {
 
 // segment cuts a super-frame: each segment is headers in the slab, with inner
 // lengths, sequence number and checksums of its own, and a part of the frame. A
-// segment of 1,400 bytes costs 70 ns, most of it for its checksum.
+// segment of 1,400 bytes costs 150 ns, most of it for its checksum.
 func (t *Tunnel) segment(w *worker, b *dataplane.Batch, f *dataplane.Frame, r *ready, port uint16) dataplane.Drop {
 	if !w.segmenter.Begin(f.Bytes(), &f.Owes) {
 		return dataplane.TxOffload

@@ -34,8 +34,7 @@ type claim struct {
 	tells    addr // Whose MAC it tells.
 }
 
-// read fills in c from a frame and tells whether it is ARP or ND at all. It
-// costs 2 ns for what isn't.
+// read fills in c from a frame and tells whether it is ARP or ND at all.
 func (c *claim) read(data []byte) bool {
 	switch binary.BigEndian.Uint16(data[wire.EthTypeOff:]) {
 	case wire.EtherTypeARP:

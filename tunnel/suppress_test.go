@@ -106,10 +106,12 @@ func TestWhatIsForEverybodyIsFlooded(t *testing.T) {
 	unicast := ask(t, false, 9)
 	mac(9).Put(unicast)
 	tagged := append(bytes.Clone(ask(t, false, 9)[:12]), append([]byte{0x81, 0, 0, 7}, ask(t, false, 9)[12:]...)...)
+	truncated := ask(t, true, 9)[:77]
+	truncated[19] = 77 - ndAt
 	for what, b := range map[string][]byte{
 		"an ARP probe": probe, "gratuitous ARP": gratuitous, "a broadcast reply": reply, "duplicate address detection": dad,
 		"an unsolicited advertisement": unsolicited, "forwarded ND": forwarded, "a unicast request": unicast,
-		"a request on a VLAN": tagged, "a truncated request": ask(t, false, 9)[:41], "truncated ND": ask(t, true, 9)[:77],
+		"a request on a VLAN": tagged, "a truncated request": ask(t, false, 9)[:41], "truncated ND": truncated,
 		"a request for one's own address": ask(t, false, 7),
 	} {
 		p.a.send(p.ta, frameOf(b))
