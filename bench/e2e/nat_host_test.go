@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"heddle/bench/lab"
 	"heddle/ctl/api"
 )
 
@@ -97,4 +98,30 @@ func TestNATMoreConnectionsThanPorts(t *testing.T) {
 	if slowest > 900*time.Millisecond {
 		t.Errorf("a connection took %v: its SYN was refused", slowest)
 	}
+}
+
+// A publication within another's range, and one for an address beside one for
+// all of them, win where they are, from outside and from the host.
+func TestNATNestedPublications(t *testing.T) {
+	w := newNATWorld(t, shared)
+	c, d, e := w.container(), w.container(), w.container()
+	for _, s := range []*station{c, d, e} {
+		for port := 8000; port < 8003; port++ {
+			w.webServer(s.ns, s.name, port)
+		}
+	}
+	w.publish("8000-8002/tcp", c.name+":8000-8002")
+	inner := w.publish("8001/tcp", d.name+":8001")
+	w.publish(host4+":8002/tcp", e.name+":8002")
+	for _, from := range []*lab.NetNS{w.server, w.host} {
+		w.asks(from, host4, 8000, c.name)
+		w.asks(from, host4, 8001, d.name)
+		w.asks(from, host4, 8002, e.name)
+		w.asks(from, host6, 8002, c.name)
+	}
+	w.asks(w.host, "127.0.0.1", 8001, d.name)
+	w.asks(w.host, "127.0.0.1", 8002, c.name)
+	w.ctl("nat", "rm", inner)
+	w.asks(w.server, host4, 8001, c.name)
+	w.asks(w.host, "127.0.0.1", 8001, c.name)
 }

@@ -176,6 +176,7 @@ type uplinkDevice interface {
 // localPort is published ports that the host holds; see proxy.Listener.
 type localPort interface {
 	SetTarget(t *proxy.Target)
+	SetHome(addrs []netip.Addr)
 	Stats() proxy.Stats
 	Flush()
 	Close() error

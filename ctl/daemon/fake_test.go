@@ -213,6 +213,7 @@ type fakeLocal struct {
 }
 
 func (l *fakeLocal) SetTarget(*proxy.Target) {}
+func (l *fakeLocal) SetHome([]netip.Addr)    {}
 func (l *fakeLocal) Stats() proxy.Stats      { return proxy.Stats{} }
 func (l *fakeLocal) Flush()                  {}
 

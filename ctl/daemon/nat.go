@@ -32,9 +32,10 @@ type natRule struct {
 	// there; nil without.
 	local     localPort
 	held      proxy.Publication
-	target    localTarget // Where local leads.
-	localDown error       // Why there is none.
-	retry     time.Time   // When to try again.
+	target    localTarget  // Where local leads.
+	home      []netip.Addr // Where local comes before others; its uplink's addresses.
+	localDown error        // Why there is none.
+	retry     time.Time    // When to try again.
 }
 
 // protoNumbers are the protocols that have ports, by the name.

@@ -254,6 +254,16 @@ func (d *Daemon) settleListener(r *natRule) {
 			return
 		}
 	}
+	if u.live != nil {
+		var home []netip.Addr
+		for _, a := range u.live.Config().Addresses {
+			home = append(home, a.Addr())
+		}
+		if !slices.Equal(home, r.home) {
+			r.home = home
+			r.local.SetHome(home)
+		}
+	}
 	if t := d.localTarget(r); t != r.target {
 		r.target = t
 		if t == (localTarget{}) {
@@ -314,7 +324,7 @@ func (d *Daemon) closeLocal(r *natRule) error {
 	if l != nil {
 		r.hits += l.Stats().Sessions
 	}
-	r.local, r.target, r.localDown = nil, localTarget{}, nil
+	r.local, r.target, r.home, r.localDown = nil, localTarget{}, nil, nil
 	d.mu.Unlock()
 	if l == nil {
 		return nil

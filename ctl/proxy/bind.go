@@ -17,42 +17,6 @@ import (
 	"heddle/ctl/attach"
 )
 
-// bound is a socket that holds a port.
-type bound struct {
-	socket io.Closer // *net.TCPListener, *net.UDPConn, or for SCTP *os.File.
-	offset int       // Of the port from the publication's first.
-}
-
-// bind binds all ports of a publication, or none. Its error begins with the
-// port that can't be.
-func (p *Proxy) bind(pub *Publication) (all []bound, err error) {
-	addrs := pub.Addrs
-	if len(addrs) == 0 {
-		addrs = []netip.Addr{{}}
-	}
-	err = p.config.Host.Do(func() error {
-		for port := int(pub.Ports.First); port <= int(pub.Ports.Last); port++ {
-			for _, a := range addrs {
-				socket, err := bindPort(pub.Proto, a, port)
-				switch {
-				case err != nil:
-					return p.explain(pub.Proto, a, port, err)
-				case socket != nil:
-					all = append(all, bound{socket, port - int(pub.Ports.First)})
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		for _, b := range all {
-			err = errors.Join(err, b.socket.Close())
-		}
-		return nil, err
-	}
-	return all, nil
-}
-
 // bindPort binds a port in the thread's namespace. The zero Addr means all. It
 // returns nil if the kernel doesn't have the protocol: so nobody can use it.
 func bindPort(proto uint8, a netip.Addr, port int) (io.Closer, error) {

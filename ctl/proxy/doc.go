@@ -7,7 +7,8 @@
 //
 // Each published port is bound, so that a port that the host uses can't be
 // published, and a published one can't be taken by the host: not by a program,
-// and not for an outgoing connection. TCP and UDP sockets get what the host sends
+// and not for an outgoing connection. Publications that have a port in common
+// share its sockets; Publish says whose a session is. TCP and UDP sockets get what the host sends
 // to itself; what comes by another interface than the loopback is dropped without
 // an answer. SCTP ports are bound and not carried; a kernel
 // without SCTP has nothing to bind.

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -72,8 +72,9 @@ type Proxy struct {
 	config   Config
 	sessions chan struct{} // Holds one for each session there is.
 
-	mu    sync.Mutex
-	ports int // At most MaxPorts.
+	mu    sync.Mutex // Held while ports are bound.
+	ports int        // At most MaxPorts.
+	held  map[heldKey]*held
 }
 
 // New returns a Proxy that holds nothing.
@@ -82,7 +83,7 @@ func New(c Config) *Proxy {
 		c.MaxSessions = 1024
 	}
 	c.Timeouts.fill()
-	return &Proxy{config: c, sessions: make(chan struct{}, c.MaxSessions)}
+	return &Proxy{config: c, sessions: make(chan struct{}, c.MaxSessions), held: make(map[heldKey]*held)}
 }
 
 // Publication is what is to be reachable.
@@ -115,17 +116,18 @@ type Stats struct {
 // Listener is a publication that is held.
 type Listener struct {
 	proxy  *Proxy
+	pub    Publication
 	ports  int
 	target atomic.Pointer[Target]
+	home   atomic.Pointer[[]netip.Addr]
 	life   context.Context // Ends with Close.
 	cancel context.CancelFunc
-	done   sync.WaitGroup // All goroutines.
+	done   sync.WaitGroup // Its sessions.
 
 	open                      atomic.Int64
 	sessions, refused, failed atomic.Uint64
 
-	mu      sync.Mutex  // Guards what follows.
-	held    []io.Closer // The sockets of ports.
+	mu      sync.Mutex // Guards what follows.
 	carried map[session]struct{}
 	ended   bool
 }
@@ -139,40 +141,53 @@ type session interface {
 // Publish holds the ports and starts to carry, all or nothing; until SetTarget
 // sessions fail. It fails with attach.ErrPortInUse, naming what uses one, if
 // the host does, and with ErrFull.
+//
+// Several publications may have a port. A session is for the one that names the
+// address that it came to; else for one of all addresses: that whose home it is,
+// then that with the narrower range, then the earlier.
 func (p *Proxy) Publish(pub Publication) (*Listener, error) {
 	r := pub.Ports
 	if r.First == 0 || r.First > r.Last {
 		return nil, fmt.Errorf("publish ports %s: want 1-65535 or a part of it", r)
 	}
-	l := &Listener{proxy: p, ports: (int(r.Last-r.First) + 1) * max(1, len(pub.Addrs)), carried: make(map[session]struct{})}
-	if err := p.take(l.ports); err != nil {
-		return nil, fmt.Errorf("publish ports %s: %w", r, err)
-	}
-	sockets, err := p.bind(&pub)
-	if err != nil {
-		p.give(l.ports)
-		return nil, fmt.Errorf("publish port %w", err)
+	l := &Listener{
+		proxy: p, pub: pub, ports: (int(r.Last-r.First) + 1) * max(1, len(pub.Addrs)), carried: make(map[session]struct{}),
 	}
 	l.life, l.cancel = context.WithCancel(context.Background())
-	l.serve(sockets)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ports+l.ports > MaxPorts {
+		return nil, fmt.Errorf("publish ports %s: %w: the host's own programs can reach %d at most, and %d are there", r, ErrFull, MaxPorts, p.ports)
+	}
+	port := int(r.First)
+	err := p.config.Host.Do(func() (err error) {
+		for ; port <= int(r.Last) && err == nil; port++ {
+			err = p.hold(heldKey{pub.Proto, uint16(port)}, claim{l, port - int(r.First)})
+		}
+		return err
+	})
+	if err != nil {
+		l.cancel()
+		return nil, errors.Join(fmt.Errorf("publish port %w", err), l.letGo(port-1))
+	}
+	p.ports += l.ports
 	return l, nil
 }
 
-// take counts n ports more.
-func (p *Proxy) take(n int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ports+n > MaxPorts {
-		return fmt.Errorf("%w: the host's own programs can reach %d at most, and %d are there", ErrFull, MaxPorts, p.ports)
+// letGo gives back the ports up to last. The caller holds Proxy.mu.
+func (l *Listener) letGo(last int) error {
+	var errs []error
+	for port := int(l.pub.Ports.First); port <= last; port++ {
+		errs = append(errs, l.proxy.release(heldKey{l.pub.Proto, uint16(port)}, l))
 	}
-	p.ports += n
-	return nil
+	return errors.Join(errs...)
 }
 
-func (p *Proxy) give(n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ports -= n
+// SetHome says which addresses of the host's are its uplink's: there it comes
+// before publications of others for all addresses.
+func (l *Listener) SetHome(addrs []netip.Addr) {
+	home := slices.Clone(addrs)
+	l.home.Store(&home)
 }
 
 // SetTarget changes where the publication leads; nil is nowhere. Sessions that
@@ -203,15 +218,25 @@ func (l *Listener) Close() error {
 	}
 	l.ended = true
 	l.cancel()
-	var err error
-	for _, c := range l.held {
-		err = errors.Join(err, c.Close())
-	}
 	l.mu.Unlock()
+	p := l.proxy
+	p.mu.Lock()
+	err := l.letGo(int(l.pub.Ports.Last))
+	p.ports -= l.ports
+	p.mu.Unlock()
 	l.Flush()
 	l.done.Wait()
-	l.proxy.give(l.ports)
 	return err
+}
+
+// begin runs a session in a goroutine that Close waits for; false after Close.
+func (l *Listener) begin(session func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.done.Go(session)
+	}
+	return !l.ended
 }
 
 // admit takes room for a session; false if there is none.

@@ -9,47 +9,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// serve starts to carry what comes to the sockets.
-func (l *Listener) serve(all []bound) {
-	for _, b := range all {
-		l.held = append(l.held, b.socket)
-		switch socket := b.socket.(type) {
-		case *net.TCPListener:
-			l.done.Go(func() { l.accept(socket, b.offset) })
-		case *net.UDPConn:
-			l.done.Go(func() { l.receive(socket, b.offset) })
-		}
-	}
-}
-
-// pause waits a little when the host has no descriptor or memory left.
-func (l *Listener) pause() {
-	select {
-	case <-l.life.Done():
-	case <-time.After(50 * time.Millisecond):
-	}
-}
-
-func (l *Listener) accept(from *net.TCPListener, offset int) {
+func (s *holder) accept(from *net.TCPListener) {
 	for {
 		c, err := from.AcceptTCP()
-		if l.life.Err() != nil {
+		if s.isClosed() {
 			if err == nil {
 				reset(c)
 			}
 			return
 		}
-		switch {
-		case err != nil:
-			l.failed.Add(1)
-			l.pause()
-		case !l.admit():
+		if err != nil {
+			s.pause()
+			continue
+		}
+		to := s.port.pick(c.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
+		if to.l == nil || !to.l.admit() {
 			reset(c)
-		default:
-			l.done.Go(func() {
-				defer l.leave()
-				l.connect(c, offset)
-			})
+			continue
+		}
+		begun := to.l.begin(func() {
+			defer to.l.leave()
+			to.l.connect(c, to.offset)
+		})
+		if !begun {
+			to.l.leave()
+			reset(c)
 		}
 	}
 }
@@ -75,7 +59,7 @@ func (l *Listener) connect(c *net.TCPConn, offset int) {
 	}
 	defer l.remove(s)
 	ended := make(chan struct{})
-	l.done.Go(func() { s.watch(ended, &l.proxy.config.Timeouts) })
+	l.done.Go(func() { s.watch(ended, &l.proxy.config.Timeouts) }) // Its own session is one of done.
 	s.carry()
 	close(ended)
 }

@@ -54,26 +54,42 @@ func (c *client) touch() {
 	_ = c.inside.SetReadDeadline(time.Now().Add(limit)) // It fails when it is closed.
 }
 
-// port is the clients of a port.
+// local returns the address that it sent to.
+func (k *clientKey) local() netip.Addr {
+	messages, err := unix.ParseSocketControlMessage([]byte(k.to))
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, m := range messages {
+		switch {
+		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
+			return netip.AddrFrom4([4]byte(m.Data[8:])) // struct in_pktinfo: ipi_addr.
+		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
+			return netip.AddrFrom16([16]byte(m.Data)).Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+// port is the clients of a socket.
 type port struct {
-	listener *Listener
-	socket   *net.UDPConn
-	offset   int
+	held   *held
+	socket *net.UDPConn
 
 	mu      sync.Mutex
 	clients map[clientKey]*client
 }
 
-// receive carries the datagrams of a port to the container.
-func (l *Listener) receive(socket *net.UDPConn, offset int) {
-	p := &port{listener: l, socket: socket, offset: offset, clients: make(map[clientKey]*client)}
+// receive carries the datagrams that come to a socket to the containers.
+func (s *holder) receive(socket *net.UDPConn) {
+	p := &port{held: s.port, socket: socket, clients: make(map[clientKey]*client)}
 	for {
 		d, n, oob, from, err := await(socket)
-		switch {
-		case l.life.Err() != nil:
+		if s.isClosed() {
 			return
-		case err != nil: // No memory; UDP has hardly another reason.
-			l.pause()
+		}
+		if err != nil { // No memory; UDP has hardly another reason.
+			s.pause()
 			continue
 		}
 		p.forward(clientKey{from, string(d.control[:oob])}, d.b[:n])
@@ -130,11 +146,12 @@ func (p *port) forward(key clientKey, b []byte) {
 }
 
 func (p *port) open(key clientKey) *client {
-	l := p.listener
-	if !l.admit() {
+	to := p.held.pick(key.local())
+	l := to.l
+	if l == nil || !l.admit() {
 		return nil
 	}
-	inside, err := l.dial("udp", p.offset)
+	inside, err := l.dial("udp", to.offset)
 	if err != nil {
 		l.failed.Add(1)
 		l.leave()
@@ -149,15 +166,20 @@ func (p *port) open(key clientKey) *client {
 	p.mu.Lock()
 	p.clients[key] = c
 	p.mu.Unlock()
-	l.done.Go(func() {
-		defer l.leave()
+	carry := func() {
 		c.answer()
 		p.mu.Lock()
 		delete(p.clients, key)
 		p.mu.Unlock()
 		l.remove(c)
 		c.end()
-	})
+		l.leave()
+	}
+	if !l.begin(carry) {
+		c.end()
+		carry() // Which ends at once.
+		return nil
+	}
 	return c
 }
 
