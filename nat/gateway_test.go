@@ -222,6 +222,13 @@ func TestUplinkFollowsItsNextHop(t *testing.T) {
 	expect(t, "state later", l.up.NextHops(int64(l.now))[0], NextHop{router, macRouter + 1, Stale})
 	l.n.Tick(0, int64(l.now))
 	expect(t, "asked by Tick", len(l.wire.take()) > 0, true)
+	// Behind an interface that was away there may be another.
+	l.up.ForgetNeighbours()
+	l.now += 2 * time.Second
+	w, _ = l.out(udpPkt(hostA, 5000, far4, 53))
+	expect(t, "asked anew", must1(t, w).etherType, wire.EtherTypeARP)
+	w, _ = l.push(l.up, arpFrame4(macUp, macRouter+2, wire.ARPReply, router, macUp, ext4))
+	expect(t, "new MAC", must1(t, w).dstMAC, macRouter+2)
 }
 
 // TestNextHopOutsideOfTheSubnets: an address that is a subnet by itself, with a

@@ -177,6 +177,20 @@ func (u *Uplink) SetNeighbour(a netip.Addr, mac wire.MAC) error {
 	return u.nat.setNeighbour(&u.link, u.config.Name, a, mac)
 }
 
+// ForgetNeighbours forgets all MACs but those that SetNeighbour has fixed: the
+// interface was away, and may lead elsewhere now.
+func (u *Uplink) ForgetNeighbours() {
+	n := u.nat
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.generation++
+	for i := range u.neighbours.list {
+		if k := &u.neighbours.list[i]; !k.fixed {
+			k.mac, k.confirmed, k.tries = 0, 0, 0
+		}
+	}
+}
+
 func (n *NAT) setNeighbour(l *link, name string, a netip.Addr, mac wire.MAC) error {
 	if !a.IsValid() || mac.IsMulticast() || mac > wire.Broadcast {
 		return fmt.Errorf("set neighbour %v of %s: %w", a, name, ErrInvalid)

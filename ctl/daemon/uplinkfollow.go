@@ -94,6 +94,7 @@ func (d *Daemon) lookAtUplink(u *uplink) {
 			_ = d.releaseUplink(u) // It is gone: nothing is left to give back.
 		}
 	case !wasUp:
+		u.live.ForgetNeighbours()
 		d.uplinkUp(u)
 	}
 }
