@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -62,6 +63,15 @@ func TestNATLeavesNothing(t *testing.T) {
 					t.Errorf("exported\n%s\nand after the restart\n%s", rules, again)
 				}
 				works()
+				if end.name == "SIGKILL" {
+					// What the killed one had left, if anything, isn't taken for
+					// somebody else's.
+					w.NoError(w.swd.Stop())
+					if err := changed(before, w.hostState()); err != nil {
+						t.Errorf("after the stop: %v", err)
+					}
+					return
+				}
 				w.ctl("nat", "rm", w.natID("publish"))
 				w.ctl("nat", "rm", w.natID("masquerade"))
 				w.ctl("uplink", "rm", "wan")
@@ -174,5 +184,100 @@ func TestNATNextHopMoves(t *testing.T) {
 		w.reach(c, server4)
 		w.asks(c.ns, server4, 80, "server")
 		w.reach(c, server6)
+	})
+}
+
+// The next hop changes its MAC and says nothing, as after a change of hardware:
+// it is asked, found again within 36 s, and what was open goes on.
+//
+//	container tap1 ── swd ── uplink ── router, another MAC without notice ── server
+func TestNATNextHopMovesSilently(t *testing.T) {
+	w := newNATWorld(t, own)
+	c := w.container()
+	w.udpEcho(w.server, 53)
+	flows := map[string]udpClient{}
+	seen := map[string]netip.AddrPort{}
+	for _, server := range []string{server4, server6} {
+		var err error
+		flows[server] = w.dialUDP(c.ns, server, 53)
+		seen[server], err = flows[server].ask(3 * time.Second)
+		w.NoError(err)
+	}
+	mac, err := net.ParseMAC(roamer)
+	w.NoError(err)
+	for _, sysctl := range []string{"net/ipv4/conf/isp0/arp_notify", "net/ipv6/conf/isp0/ndisc_notify"} {
+		w.NoError(w.router.Sysctl(sysctl, "0"))
+	}
+	w.NoError(w.router.SetMAC("isp0", mac))
+	for server, flow := range flows {
+		if _, err := flow.ask(200 * time.Millisecond); err == nil {
+			t.Errorf("%s answers at once: the router's MAC was announced", server)
+		}
+	}
+	for server, flow := range flows {
+		w.Eventually(40*time.Second, server+" answers again", func() error {
+			now, err := flow.ask(200 * time.Millisecond)
+			if err == nil && now != seen[server] {
+				err = fmt.Errorf("the flow was seen as %s, now %s", seen[server], now)
+			}
+			return err
+		})
+	}
+}
+
+// The uplink's interface is deleted in the middle of a flow, and comes back.
+//
+//	container tap1 ── swd ── wan0, gone and there again ── router ── server
+func TestNATUplinkGone(t *testing.T) {
+	modes(t, func(w *natWorld) {
+		c := w.container()
+		w.udpEcho(w.server, 53)
+		w.webServer(w.server, "server", 80)
+		w.webServer(c.ns, "c", 80)
+		w.publish("8080/tcp", c.name+":80")
+		flow := w.dialUDP(c.ns, server4, 53)
+		was, err := flow.ask(3 * time.Second)
+		w.NoError(err)
+		stream := w.startBulk(c.ns, w.server, server4)
+
+		w.NoError(w.host.DeleteLink(wanPort))
+		w.awaitUplink(api.StateDown)
+		if _, err := flow.ask(200 * time.Millisecond); err == nil {
+			w.Error("the server answers without an uplink")
+		}
+		w.reach(c, gate4)
+		if w.ext4 == host4 {
+			// Its address has gone with it, and with that its connections.
+			_ = stream.out.Close()
+		}
+
+		w.Veth(w.host, wanPort, w.router, "isp0")
+		w.NoError(w.router.AddAddress("isp0", router4+"/24", router6+"/64"))
+		w.NoError(w.host.AddAddress(wanPort, host4+"/24", host6+"/64"))
+		w.Run(w.host, "ip", "route", "add", "default", "via", router4)
+		w.Run(w.host, "ip", "route", "add", "default", "via", router6)
+		w.awaitUplink(api.StateUp)
+		w.reach(c, server4)
+		w.reach(c, server6)
+		w.asksFrom(c.ns, server4, 80, "server", w.ext4)
+		w.asksFrom(w.server, w.ext4, 8080, "c", server4)
+		w.asksFrom(w.server, w.ext6, 8080, "c", server6)
+		w.asks(w.host, "127.0.0.1", 8080, "c")
+		now, err := flow.ask(3 * time.Second)
+		if err != nil {
+			w.Errorf("the flow doesn't go on: %v", err)
+		}
+		if w.ext4 != host4 {
+			if now != was {
+				w.Errorf("the flow was seen as %s, now %s", was, now)
+			}
+			w.Eventually(10*time.Second, "the stream goes on", func() error {
+				if stream.rate(100*time.Millisecond) == 0 {
+					return errNotYet
+				}
+				return nil
+			})
+			w.NoError(stream.finish())
+		}
 	})
 }
