@@ -113,6 +113,7 @@ type Daemon struct {
 
 	// change guards these.
 	addressTrouble string
+	joining        int       // Joins by hand that wait for an answer.
 	meshNext       time.Time // When to try again to start the mesh.
 	membersChanged bool
 	portIndex      portIndex

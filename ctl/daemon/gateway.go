@@ -30,7 +30,7 @@ func (d *Daemon) freeID() (dataplane.PortID, error) {
 			return id, nil
 		}
 	}
-	return 0, fail(409, "there are %d ports, gateways and uplinks: no more fit", dataplane.MaxPorts-1)
+	return 0, fail(409, "there are %d ports, gateways, uplinks and tunnels: no more fit", dataplane.MaxPorts-1)
 }
 
 // gatewayMAC is the MAC of a network's gateway, the same over restarts.

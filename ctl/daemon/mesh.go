@@ -53,56 +53,76 @@ func newMember(m mesh.Member) *member {
 func (m *member) has(vni uint32) bool { return m.vnis[vni] }
 
 // JoinMesh joins the mesh that any of these hosts is a member of, and remembers
-// them.
+// them. While it waits for an answer, others make changes.
 func (d *Daemon) JoinMesh(ctx context.Context, spec config.Mesh) error {
-	d.change.Lock()
-	defer d.change.Unlock()
-	if err := spec.Validate(); err != nil {
+	live, err := d.beginJoin(spec)
+	if err != nil {
 		return err
-	}
-	if spec.IsZero() {
-		return fail(http.StatusBadRequest, "join: name a member to be let in by")
-	}
-	next := config.Mesh{Join: unitedJoin(d.meshSpec.Join, spec.Join)}
-	if err := next.Validate(); err != nil {
-		return err
-	}
-	was, fresh := d.meshSpec, d.mesh == nil
-	if fresh {
-		if err := d.startMesh(next); err != nil {
-			return tunnelFailure(err)
-		}
-	}
-	back := func(err error) error {
-		if fresh {
-			d.stopMesh(0)
-			d.settleTunnels()
-		}
-		return err
-	}
-	for _, s := range spec.Join {
-		if at, err := config.ParseEndpoint(s, config.MeshPort); err == nil && at == d.mesh.live.Self().Address {
-			return back(fail(http.StatusConflict, "%s is this host's own address", at))
-		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	answered, err := d.mesh.live.Join(ctx, joinAddresses(spec.Join))
-	if errors.Is(err, mesh.ErrNameTaken) {
-		d.stopMesh(0)
+	answered, err := live.Join(ctx, joinAddresses(spec.Join))
+	return d.endJoin(live, spec, answered, err)
+}
+
+// beginJoin refuses what can't be joined, and makes this host a member of its
+// own mesh at least.
+func (d *Daemon) beginJoin(spec config.Mesh) (*mesh.Mesh, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	if spec.IsZero() {
+		return nil, fail(http.StatusBadRequest, "join: name a member to be let in by")
+	}
+	next := config.Mesh{Join: unitedJoin(d.meshSpec.Join, spec.Join)}
+	if err := next.Validate(); err != nil {
+		return nil, err
+	}
+	if d.mesh == nil {
+		if err := d.startMesh(next); err != nil {
+			return nil, tunnelFailure(err)
+		}
+	}
+	for _, s := range spec.Join {
+		if at, err := config.ParseEndpoint(s, config.MeshPort); err == nil && at == d.mesh.live.Self().Address {
+			d.settleMesh()
+			d.settleTunnels()
+			return nil, fail(http.StatusConflict, "%s is this host's own address", at)
+		}
+	}
+	d.joining++
+	return d.mesh.live, nil
+}
+
+// endJoin remembers whom to join if it worked, and else ends a mesh that this
+// host was not a member of before.
+func (d *Daemon) endJoin(live *mesh.Mesh, spec config.Mesh, answered int, err error) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	d.joining--
+	defer func() {
+		d.settleMesh()
 		d.settleTunnels()
+	}()
+	switch {
+	case errors.Is(err, mesh.ErrNameTaken):
+		d.stopMesh(0)
+		d.failMesh(err)
 		return fail(http.StatusConflict, "%w", err).withHint("give each host a name of its own: swd --node NAME")
+	case err != nil:
+		return fail(http.StatusUnprocessableEntity, "%w", err).
+			withHint("is swd listening there (swd --mesh-listen), and do both have the same key (swctl mesh key ls)?")
+	case d.mesh == nil || d.mesh.live != live:
+		return fail(http.StatusConflict, "the mesh was left meanwhile")
 	}
-	if err != nil {
-		return back(fail(http.StatusUnprocessableEntity, "%w", err).
-			withHint("is swd listening there (swd --mesh-listen), and do both have the same key (swctl mesh key ls)?"))
-	}
-	d.setMeshSpec(next)
+	was := d.meshSpec
+	d.setMeshSpec(config.Mesh{Join: unitedJoin(was.Join, spec.Join)})
 	if err := d.save(); err != nil {
 		d.setMeshSpec(was)
-		return back(err)
+		return err
 	}
-	d.settleTunnels()
 	d.note(eventMeshJoined, "mesh", fmt.Sprintf("joined: %d of %d hosts answered", answered, len(spec.Join)))
 	return nil
 }
@@ -166,15 +186,18 @@ func unitedJoin(a, b []string) []string {
 // meshWanted tells whether this host is to be a member. The caller holds change
 // or mu.
 func (d *Daemon) meshWanted() bool {
-	return !d.meshLeft && (d.opts.MeshListen.IsValid() || !d.meshSpec.IsZero())
+	return d.joining > 0 || !d.meshLeft && (d.opts.MeshListen.IsValid() || !d.meshSpec.IsZero())
 }
 
 // settleMesh starts the mesh that this host is to be a member of, if it can, and
 // leaves one that it isn't. The caller holds change.
 func (d *Daemon) settleMesh() {
 	switch want := d.meshWanted(); {
-	case d.mesh != nil && !want:
+	case d.mesh != nil && (!want || d.homeless()):
 		d.stopMesh(leaveTimeout)
+		if want {
+			d.settleMesh()
+		}
 	case d.mesh == nil && want && !time.Now().Before(d.meshNext):
 		err := d.startMesh(d.meshSpec)
 		if now := reason(err); err != nil && now != reason(d.meshDown) {
@@ -182,6 +205,17 @@ func (d *Daemon) settleMesh() {
 		}
 		d.failMesh(err)
 	}
+}
+
+// homeless tells whether the address that members send frames to is no longer
+// one of this host's: its interface has another now.
+func (d *Daemon) homeless() bool {
+	all, err := d.host.addresses()
+	if err != nil || slices.Contains(all, d.mesh.vtep.Addr()) {
+		return false
+	}
+	_, vtep, err := d.meshEnds(d.meshSpec)
+	return err == nil && vtep != d.mesh.vtep && slices.Contains(all, vtep.Addr())
 }
 
 // failMesh notes why there is no mesh; nil if there is.
@@ -268,7 +302,7 @@ func (d *Daemon) openMesh(m *membership, spec config.Mesh) error {
 	}
 	c := mesh.Config{
 		Name: d.opts.Node, Bind: m.listen, VTEP: m.vtep, Keys: d.keys.keys,
-		Known:   slices.Compact(append(joinAddresses(spec.Join), d.knownMembers()...)),
+		Known:   unitedJoin(joinAddresses(spec.Join), d.knownMembers()),
 		Log:     d.logMesh,
 		Handler: meshHandler{d: d, m: m},
 	}
@@ -387,7 +421,7 @@ func (a *applying) mesh(spec config.Mesh) error {
 		d.settleMesh()
 		return nil
 	}
-	left := d.meshLeft
+	left, running := d.meshLeft, d.mesh != nil
 	d.setMeshSpec(spec)
 	d.settleMesh()
 	if a.on == failWhole && d.mesh == nil {
@@ -405,7 +439,7 @@ func (a *applying) mesh(spec config.Mesh) error {
 		d.settleTunnels()
 		return nil
 	})
-	if d.mesh != nil && d.mesh.live != nil { // One that answers is enough; those that don't are tried again.
+	if running && d.mesh != nil { // A new one asks them by itself.
 		live, join := d.mesh.live, joinAddresses(spec.Join)
 		d.background.Go(func() {
 			ctx, cancel := context.WithTimeout(d.life, joinTimeout)

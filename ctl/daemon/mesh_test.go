@@ -43,6 +43,7 @@ func listens(o *Options) {
 // TestMesh: a host that joins shares the networks that both have, its stations
 // are known without flooding, and all of it ends when it leaves.
 func TestMesh(t *testing.T) {
+	t.Parallel()
 	one, two := pair(t, listens)
 	if m := one.mesh(); m.State != api.MeshAlone || m.Listen != "192.0.2.1:7946" || m.VTEP != "192.0.2.1:4789" {
 		t.Errorf("%+v", m)
@@ -107,6 +108,7 @@ func TestMesh(t *testing.T) {
 // TestMeshSurvives: swd joins again when it starts, by whom it was told and by
 // whom it knew.
 func TestMeshSurvives(t *testing.T) {
+	t.Parallel()
 	h1, h2 := newTestHost(), newTestHost()
 	newWire(h1, h2)
 	dir1, dir2 := t.TempDir(), t.TempDir()
@@ -146,6 +148,7 @@ func TestMeshSurvives(t *testing.T) {
 
 // TestMeshRefused: what can't be joined leaves no mesh and no underlay.
 func TestMeshRefused(t *testing.T) {
+	t.Parallel()
 	one, two := pair(t, listens)
 	for _, c := range []struct {
 		body   string
@@ -177,6 +180,7 @@ func TestMeshRefused(t *testing.T) {
 
 // TestMeshName: a second host of one name is told so, and the first goes on.
 func TestMeshName(t *testing.T) {
+	t.Parallel()
 	h1, h2 := newTestHost(), newTestHost()
 	newWire(h1, h2)
 	one := start(t, t.TempDir(), h1, func(o *Options) { o.Node = "host1"; o.MeshListen = netipAddrPort("192.0.2.1:7946") })
@@ -196,6 +200,7 @@ func TestMeshName(t *testing.T) {
 // TestMeshAddresses: an automatic address is none that a member announces, and
 // one that two hosts have is told of.
 func TestMeshAddresses(t *testing.T) {
+	t.Parallel()
 	one, two := pair(t, listens)
 	two.must("POST", api.PathMesh, `{"join":["192.0.2.1"]}`, nil)
 	two.must("POST", api.PathNetworks, `{"name":"tiny","subnets":["198.18.9.0/29"]}`, nil)
@@ -226,6 +231,7 @@ func TestMeshAddresses(t *testing.T) {
 // TestMeshKeys: keys outlive swd and are no part of an export, a file of keys
 // is taken once, and who has another key isn't let in.
 func TestMeshKeys(t *testing.T) {
+	t.Parallel()
 	const k1, k2 = "AAECAwQFBgcICQoLDA0ODw==", "DwECAwQFBgcICQoLDA0ODw=="
 	h1, h2 := newTestHost(), newTestHost()
 	newWire(h1, h2)

@@ -65,8 +65,9 @@ func (d *Daemon) probePaths(remotes ...*remote) {
 	for i, r := range remotes {
 		to[i] = r.at.Addr()
 	}
-	for i, p := range d.vtep.under.paths(to) {
-		r := remotes[i]
+	paths := d.vtep.under.paths(to)
+	for i, r := range remotes {
+		p := paths[i]
 		if p.err == nil {
 			p.mtu = min(max(p.mtu, tunnel.MinPathMTU), maxPathMTU)
 			p.err = d.vtep.live.SetPathMTU(r.live, p.mtu)

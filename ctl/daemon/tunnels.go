@@ -342,14 +342,21 @@ func (d *Daemon) dropRemote(a netip.Addr, r *remote) {
 // added to fresh.
 func (d *Daemon) settleRemote(w *wantedRemote, fresh map[*remoteTunnel]*remote) {
 	r := d.remotes[w.at.Addr()]
-	if r == nil {
+	is := r != nil
+	if !is {
 		r = &remote{at: w.at, tunnels: make(map[string]*remoteTunnel)}
 	}
-	d.mu.Lock()
-	r.name, r.static, r.member = w.name, w.static != nil, ""
+	member := ""
 	if w.member != nil {
-		r.member = w.member.Name
+		member = w.member.Name
 	}
+	if r.member != member { // What the other announces is to be placed on its tunnels.
+		for _, t := range r.tunnels {
+			fresh[t] = r
+		}
+	}
+	d.mu.Lock()
+	r.name, r.static, r.member = w.name, w.static != nil, member
 	d.remotes[w.at.Addr()] = r
 	d.mu.Unlock()
 	err := d.vtepDown
@@ -362,7 +369,9 @@ func (d *Daemon) settleRemote(w *wantedRemote, fresh map[*remoteTunnel]*remote) 
 	d.mu.Lock()
 	r.failed = err
 	d.mu.Unlock()
-	d.tellRemote(r)
+	if is { // One that fails from the start may not stay; followTunnels tells of it if it does.
+		d.tellRemote(r)
+	}
 }
 
 // linkPeer makes the peer of a remote at the VTEP.

@@ -103,7 +103,7 @@ var canned = map[string]answer{
 	"GET /v1/mesh/keys":        {body: "[" + key1 + "," + key2 + "]"},
 	"POST /v1/mesh/keys":       {status: 201, body: key2},
 
-	"GET /v1/mesh/members?endpoints=1":         {body: "[" + announced + "]"},
+	"GET /v1/mesh/members?endpoints=1":     {body: "[" + announced + "]"},
 	"POST /v1/mesh/keys/3f1b2c4d/activate": {body: key1},
 
 	"GET /v1/conns":       {body: "[" + conn1 + ",\n" + conn2 + "]\n"},
