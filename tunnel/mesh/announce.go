@@ -70,8 +70,8 @@ func (m *Mesh) SetNetworks(networks []Network) error {
 // bad or there are too many, none. One that another member announces moves
 // here. Announcing again changes the IPs; with the same ones it does nothing,
 // unless the endpoint has moved away: then it moves back. An endpoint that
-// moves away and then vanishes there is announced again by itself, until
-// Withdraw.
+// moves away and then vanishes there is announced again by itself after
+// orphanDelay, until Withdraw.
 func (m *Mesh) Announce(endpoints ...Endpoint) error {
 	for _, e := range endpoints {
 		if err := e.check(); err != nil {
@@ -235,10 +235,32 @@ func (m *Mesh) touched() {
 		m.flushing = true
 		time.AfterFunc(flushDelay, m.flush)
 	}
+	if orphans := m.table.orphans; len(orphans) > 0 {
+		m.table.orphans = nil
+		time.AfterFunc(orphanDelay, func() { m.adopt(orphans) })
+	}
 	if len(m.table.dirty) > 0 || len(m.changed) > 0 {
 		wake(m.tidings)
 	}
 	wake(m.kick)
+}
+
+// orphanDelay is how long an endpoint that has vanished may be on its way to
+// another host: the old owner's withdrawal can overtake the new one's
+// announcement.
+const orphanDelay = 3 * time.Second
+
+// adopt announces orphans that are still nowhere.
+func (m *Mesh) adopt(orphans []orphan) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	for _, o := range orphans {
+		m.table.adopt(o)
+	}
+	m.touched()
 }
 
 // flush gossips the changes since the last one. When they are many, it gossips

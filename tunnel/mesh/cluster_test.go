@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"heddle/dataplane/wire"
 )
 
@@ -35,14 +37,21 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
+// close ends a bubble's cluster.
 func (c *cluster) close() {
+	if c.nodes != nil {
+		c.closeNow()
+		time.Sleep(time.Minute) // The clock stops with the test: let memberlist's probes run out.
+	}
+}
+
+func (c *cluster) closeNow() {
 	var wait sync.WaitGroup
 	for _, n := range c.nodes {
 		wait.Go(func() { _ = n.Close() })
 	}
 	wait.Wait()
 	c.nodes = nil
-	time.Sleep(time.Minute) // The clock stops with the test: let memberlist's probes run out.
 }
 
 func testAddr(i int) netip.AddrPort {
@@ -327,4 +336,9 @@ func (w *watcher) same(want map[key]place) error {
 	others := maps.Clone(want)
 	maps.DeleteFunc(others, func(_ key, p place) bool { return p.owner == w.self })
 	return same(w.self+"'s handler", w.endpoints, others)
+}
+
+// quietQueue gives a mesh that was not made by New a queue that goes nowhere.
+func (m *Mesh) quietQueue() {
+	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return 1 }, RetransmitMult: 1}
 }

@@ -231,7 +231,7 @@ func TestRestart(t *testing.T) {
 				if _, err := n.Join(t.Context(), []string{testAddr(2).String()}); err != nil {
 					t.Fatal(err)
 				}
-				took := c.within(2*time.Second, "the new run has replaced the old", c.agree)
+				took := c.within(joinLimit, "the new run has replaced the old", c.agree)
 				t.Logf("replaced in %s", took)
 				time.Sleep(failLimit) // The old run is found dead meanwhile, and that is no news.
 				if err := c.agree(); err != nil {

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -74,6 +73,7 @@ type instance struct {
 	rtt      time.Duration
 	suspect  time.Time // When a probe found no answer; zero if the last one did.
 	need     need
+	spoke    bool // It is or was its member's current one.
 }
 
 // view is the member as it is shown. mu is held.
@@ -139,9 +139,6 @@ func (m *Mesh) up(n *memberlist.Node) {
 		if m.name.company.IsZero() {
 			m.name.company = time.Now()
 		}
-		if mb.current != nil {
-			m.count.refuse(RefusedName)
-		}
 	}
 	in.address, in.vtep, in.replaces = netip.AddrPortFrom(addr.Unmap(), n.Port), info.vtep, info.replaces
 	if o.name == m.self.name {
@@ -176,7 +173,11 @@ func (m *Mesh) lose(o origin, as State) {
 		return
 	}
 	delete(mb.instances, o.instance)
+	delete(m.name.contested, o.instance)
 	m.alive.Add(-1)
+	if !in.spoke && mb.current != nil {
+		m.count.refuse(RefusedName) // A second host of this name has come and gone again.
+	}
 	if mb.current == in {
 		mb.address, mb.vtep, mb.state, mb.gone, mb.since = in.address, in.vtep, as, in.instance, time.Now()
 		m.retire(mb)
@@ -223,6 +224,7 @@ func (m *Mesh) choose(mb *member) {
 	}
 	best.replica = newReplica(best.origin)
 	mb.current = best
+	best.spoke = true
 	m.quiet.changed = true
 	m.require(best, 0, origin{})
 }
@@ -286,7 +288,7 @@ func (m *Mesh) forget() bool {
 	if len(gone) == 0 {
 		return false
 	}
-	oldest := slices.MinFunc(gone, func(a, b *member) int { return cmp.Compare(a.since.UnixNano(), b.since.UnixNano()) })
+	oldest := slices.MinFunc(gone, func(a, b *member) int { return a.since.Compare(b.since) })
 	delete(m.members, oldest.name)
 	return true
 }

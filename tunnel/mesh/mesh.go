@@ -293,14 +293,17 @@ func (m *Mesh) SetVTEP(vtep netip.AddrPort) error {
 	return nil
 }
 
-// update makes memberlist tell the others our metadata. Its wait for the news
-// to have got round is cut short.
+// update makes memberlist tell the others our metadata, and again a second
+// later: gossip leaves some member out once in a while, and nothing but
+// memberlist's exchange of states, half a minute later, would show it.
 func (m *Mesh) update() {
-	m.do(func() {
+	tell := func() {
 		m.name.updating.Lock()
 		defer m.name.updating.Unlock()
-		_ = m.list.UpdateNode(time.Millisecond) // It only says that the wait was cut short.
-	})
+		_ = m.list.UpdateNode(time.Millisecond) // It only says that the wait for the news to get round was cut short.
+	}
+	m.do(tell)
+	time.AfterFunc(time.Second, func() { m.do(tell) })
 }
 
 // note logs, if anybody listens.

@@ -79,7 +79,10 @@ func (m *Mesh) settle() error {
 				continue
 			}
 			if again && m.self.instance < r.instance {
-				m.note(slog.LevelWarn, "a live host at %s has the name %s too, and should have left", r.address, m.self.name)
+				m.note(slog.LevelWarn, "mesh: a live host at %s has the name %s too, and should leave", r.address, m.self.name)
+				m.mu.Lock()
+				m.name.contested[r.instance] = time.Now().Add(-2 * contest)
+				m.mu.Unlock()
 				continue
 			}
 			return m.yield(r)
@@ -113,7 +116,7 @@ func (m *Mesh) rival() (r *instance, again bool) {
 			m.name.contested[id] = time.Now()
 			m.name.rivals = true
 		}
-		if contested && time.Since(found) > 2*contest {
+		if contested && time.Since(found) >= 2*contest {
 			continue // It was judged again, and is no case for this host.
 		}
 		c := *in

@@ -194,8 +194,7 @@ func (m *Mesh) rejoin() {
 		}
 		hosts, live := m.lost()
 		again := m.try(hosts)
-		wait = rejoinEvery * time.Duration(max(10, live)) / 10
-		wait += rand.N(wait / 4)
+		wait = rand.N(2 * rejoinEvery * time.Duration(max(10, live)) / 10)
 		if again {
 			wait = rejoinAgain
 		}

@@ -3,6 +3,7 @@ package mesh
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -17,6 +18,7 @@ const (
 	maxDatagram = 1000    // Bytes of a message that goes by UDP; a longer one takes a stream.
 	maxBundle   = 1 << 20 // Bytes of a bundle, unless a single state is longer.
 	minAsk      = time.Second
+	minMerge    = 3 * time.Second // Between exchanges of memberlist's states over doubts.
 	maxAsk      = 30 * time.Second
 	patience    = 4 // Answers to probes with another fingerprint until a digest is asked for, although the own one changes.
 )
@@ -152,6 +154,9 @@ func (m *Mesh) receiveWant(r reader, size int) error {
 		return err
 	}
 	m.count.in(KindRequest, size)
+	m.mu.Lock()
+	m.hail(who)
+	m.mu.Unlock()
 	m.do(func() { m.supply(who, list) })
 	return nil
 }
@@ -202,6 +207,7 @@ type quiet struct {
 	asked   time.Time     // When it was last.
 	next    time.Time     // Not before.
 	pause   time.Duration // Until the next but one; doubled while digests teach nothing.
+	merged  time.Time     // When states were exchanged over a doubt.
 	changed bool          // The table has changed since the last digest was asked for.
 }
 
@@ -237,6 +243,7 @@ func (m *Mesh) receiveAsk(r reader, size int) error {
 	}
 	m.count.in(KindRequest, size)
 	m.mu.Lock()
+	m.hail(who)
 	to := m.reach(who)
 	m.mu.Unlock()
 	if to != nil {
@@ -269,6 +276,9 @@ func (m *Mesh) receiveDigest(r reader, size int) error {
 	defer m.mu.Unlock()
 	for _, w := range list {
 		in := m.find(w.origin)
+		if in == nil {
+			m.doubt(w.origin, who)
+		}
 		if in == nil || in.origin == m.self || w.known <= in.replica.known() {
 			continue
 		}
@@ -280,4 +290,37 @@ func (m *Mesh) receiveDigest(r reader, size int) error {
 		}
 	}
 	return nil
+}
+
+// doubt exchanges memberlist's states with a member to whom an instance lives
+// that is gone here, was never heard of, or is not the current one. Otherwise nobody would say so before
+// memberlist's next exchange with somebody at random, a minute or two later: a
+// refutation is gossiped once. mu is held.
+func (m *Mesh) doubt(o, who origin) {
+	mb, from := m.members[o.name], m.find(who)
+	if from != nil && o.name != m.self.name && (mb == nil || mb.current != nil || (mb.state == Failed && mb.gone == o.instance)) {
+		m.merge(from.address)
+	}
+}
+
+// hail exchanges states with a member that has failed, as was thought, and asks
+// something. mu is held.
+func (m *Mesh) hail(who origin) {
+	if mb := m.members[who.name]; mb != nil && mb.current == nil && mb.state == Failed && mb.gone == who.instance {
+		m.merge(mb.address)
+	}
+}
+
+// merge exchanges memberlist's states with an address, twice: who was taken for
+// failed hears of it by the first exchange, and has refuted it by the second.
+// mu is held.
+func (m *Mesh) merge(a netip.AddrPort) {
+	now := time.Now()
+	if now.Sub(m.quiet.merged) < minMerge {
+		return
+	}
+	m.quiet.merged = now
+	join := func() { _, _ = m.list.Join([]string{a.String()}) } // If it fails, another sign brings another try.
+	m.do(join)
+	time.AfterFunc(rejoinAgain, func() { m.do(join) })
 }

@@ -52,7 +52,7 @@ const (
 	RefusedMember                   // One member more than MaxMembers, or a bad name.
 	RefusedEndpoint                 // One endpoint more than MaxEndpoints or MaxTable.
 	RefusedNetwork                  // One network more than MaxNetworks.
-	RefusedName                     // A second live host with a member's name.
+	RefusedName                     // A second live host with a member's name that has come, and has left again.
 	RefusalCount                    // How many reasons there are.
 )
 

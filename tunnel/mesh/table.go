@@ -17,9 +17,10 @@ type table struct {
 	local    *local
 	replicas map[*replica]struct{} // All that set was called with, local included.
 	slots    map[key]*slot
-	remote   int    // Entries of replicas other than local.
-	dirty    []key  // Slots that may differ from what was told.
-	moves    uint64 // Slots that went from one owner to another.
+	remote   int      // Entries of replicas other than local.
+	dirty    []key    // Slots that may differ from what was told.
+	orphans  []orphan // Taken by Mesh after each change; at most one for each wanted endpoint and change.
+	moves    uint64   // Slots that went from one owner to another.
 }
 
 // slot is where one endpoint is.
@@ -30,6 +31,13 @@ type slot struct {
 
 	toldOwner string // What was told last; "" for nobody.
 	told      record
+}
+
+// orphan is an endpoint that the daemon here wants announced and that has
+// vanished where it was.
+type orphan struct {
+	key      key
+	mobility uint32 // Where it was.
 }
 
 func newTable(o origin) *table {
@@ -102,7 +110,7 @@ func (t *table) set(r *replica, k key, rec record) bool {
 }
 
 // unset takes an entry from a replica. If nobody announces the endpoint any
-// more and the daemon here still wants it, it is announced from here again.
+// more and the daemon here wants it, it is an orphan.
 func (t *table) unset(r *replica, k key) {
 	rec, had := r.entries[k]
 	if !had {
@@ -118,8 +126,8 @@ func (t *table) unset(r *replica, k key) {
 		t.elect(s, k)
 	}
 	t.mark(s, k)
-	if ips, ok := t.local.wanted[k]; ok && s.best == nil {
-		t.announce(k, record{ips, next(rec.mobility)})
+	if _, wanted := t.local.wanted[k]; wanted && s.best == nil {
+		t.orphans = append(t.orphans, orphan{k, rec.mobility})
 	}
 }
 
@@ -147,6 +155,14 @@ func (t *table) announce(k key, rec record) {
 	}
 	if t.set(t.local.replica, k, rec) {
 		t.local.note(change{op: changeSet, key: k, record: rec})
+	}
+}
+
+// adopt announces an orphan from here, if it still is one.
+func (t *table) adopt(o orphan) {
+	ips, wanted := t.local.wanted[o.key]
+	if r, _ := t.owner(o.key); wanted && r == nil {
+		t.announce(o.key, record{ips, next(o.mobility)})
 	}
 }
 
