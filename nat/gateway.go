@@ -257,6 +257,8 @@ func (t *turn) outboundOther(g *Gateway) (uint16, dataplane.Drop) {
 		return 0, dataplane.NoConnection
 	case u != nil && p.class == icmp && !u.quiet:
 		return 0, t.local(&g.link)
+	case u != nil && u.quiet && m.uplink != nil && (p.class == icmp || !u.owns(u.extOf(p.dst), p.class, p.dport)):
+		return 0, dataplane.Unsolicited // The host's, whom this network doesn't reach.
 	case u == nil:
 		u = m.uplink
 	}

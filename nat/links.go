@@ -29,7 +29,8 @@ type GatewayConfig struct {
 
 // AddGateway makes a gateway. The caller attaches it to its network under
 // GatewayConfig.Port, with the role of a gateway, and doesn't attach it to the
-// engine. No subnet may overlap another gateway's.
+// engine. Subnets may overlap another gateway's: each network is a world of its
+// own, but for the Stack, which is with the first of these that is masqueraded.
 func (n *NAT) AddGateway(c GatewayConfig) (*Gateway, error) {
 	n.control.Lock()
 	defer n.control.Unlock()
@@ -40,15 +41,6 @@ func (n *NAT) AddGateway(c GatewayConfig) (*Gateway, error) {
 	}
 	if err == nil && (c.Network == nil || c.Port == 0 || c.Port >= dataplane.MaxPorts) {
 		err = fmt.Errorf("port %d of its network: %w", c.Port, ErrInvalid)
-	}
-	for _, o := range n.gatewayList {
-		for _, a := range c.Addresses {
-			for _, b := range o.config.Addresses {
-				if err == nil && a.Overlaps(b) {
-					err = fmt.Errorf("subnet %v: %w by gateway %s", a.Masked(), ErrInUse, o.config.Name)
-				}
-			}
-		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("add gateway %s: %w", c.Name, err)

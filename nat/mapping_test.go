@@ -226,6 +226,24 @@ func TestRFC4787REQ9Hairpinning(t *testing.T) {
 	expect(t, "answer's destination", p.dst, hostB)
 }
 
+// TestHairpinIsFilteredAsFromOutside: with the default filter a container that
+// was mapped is reached by another only from where it has sent to itself, which
+// is the other's external endpoint.
+func TestHairpinIsFilteredAsFromOutside(t *testing.T) {
+	l := newLab(t, options{})
+	xa, xb := l.outOne(udpPkt(hostA, 5000, far4, 53)).sport, l.outOne(udpPkt(hostB, 5000, far4, 53)).sport
+	l.none(l.out(udpPkt(hostB, 5000, ext4, xa)))
+	l.drops(dataplane.Unsolicited)
+	// The other has been sent to by then: both holes are there.
+	_, in := l.out(udpPkt(hostA, 5000, ext4, xb))
+	p := must1(t, in)
+	expect(t, "to", p.dst, hostB)
+	expect(t, "from", netip.AddrPortFrom(p.src, p.sport), netip.AddrPortFrom(ext4, xa))
+	_, in = l.out(udpPkt(hostB, 5000, ext4, xa))
+	expect(t, "to the first", must1(t, in).dst, hostA)
+	l.drops()
+}
+
 func TestRFC5508REQ2QueryLifetime(t *testing.T) {
 	l := newLab(t, options{})
 	l.outOne(ping(hostA, far4, 7, wire.ICMPEcho))

@@ -204,10 +204,43 @@ func TestNothingPassesBetweenNetworks(t *testing.T) {
 	l.none(l.out(udpPkt(hostA6, 1, ap("2001:db8:7::a"), 1)))
 	l.drops(dataplane.Isolated, dataplane.Isolated, dataplane.Isolated)
 	expect(t, "frames in the second network", len(second.got), 0)
-	_, err = l.n.AddGateway(GatewayConfig{Name: "third", MAC: macGW + 2, Addresses: []netip.Prefix{pp("198.18.1.129/25")}, MTU: 1500, Network: second, Port: 10})
-	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "second") {
-		t.Errorf("overlapping subnet: %v", err)
+}
+
+// TestNetworksWithTheSameSubnet: each is a world of its own, also where their
+// containers have the same address and port.
+func TestNetworksWithTheSameSubnet(t *testing.T) {
+	l := newStacked(t, options{})
+	net2 := &capture{counters: dataplane.NewCounters(1)}
+	gw2, err := l.n.AddGateway(GatewayConfig{
+		Name: "second", MAC: macGW + 1, Addresses: []netip.Prefix{pp("198.18.0.1/24")}, MTU: 1500, Network: net2, Port: 9,
+	})
+	l.must(err)
+	l.must(gw2.SetNeighbour(hostA, macB))
+	_, err = l.n.AddMasquerade(MasqueradeConfig{Name: "masq2", Gateway: gw2, Uplink: l.up})
+	l.must(err)
+	out2 := func(p pkt) []pkt {
+		p.dstMAC, p.srcMAC = macGW+1, macB
+		w, _ := l.push(gw2, p.frame())
+		return w
 	}
+	first := l.outOne(udpPkt(hostA, 61000, far4, 53))
+	second := must1(t, out2(udpPkt(hostA, 61000, far4, 53)))
+	if first.sport == second.sport {
+		t.Fatalf("both networks got port %d", first.sport)
+	}
+	expect(t, "first's MAC", l.backOne(udpPkt(far4, 53, ext4, first.sport)).dstMAC, macA)
+	l.none(l.back(udpPkt(far4, 53, ext4, second.sport)))
+	expect(t, "second's MAC", must1(t, decodeAll(t, net2.take())).dstMAC, macB)
+	// The host has one way to an address: to the first.
+	must1(t, l.toHost(udpPkt(hostA, 5000, ext4, 53)))
+	out2(udpPkt(hostA, 5000, ext4, 53))
+	expect(t, "the second's frames to the host", len(l.host.take()), 0)
+	in, _ := l.fromHost(udpPkt(ext4, 53, hostA, 5000))
+	expect(t, "the host's frames to the first", len(in), 1)
+	l.drops()
+	l.must(l.n.RemoveRule(RuleID(l.gw.masquerade.rule)))
+	out2(udpPkt(hostA, 5000, ext4, 53))
+	expect(t, "the second's frames to the host now", len(l.host.take()), 1)
 }
 
 func TestSharedUplinkLeavesTheHostAlone(t *testing.T) {

@@ -60,14 +60,14 @@ func (t *turn) fromStack(s *Stack) (uint16, dataplane.Drop) {
 	if d := p.parse(t.f, etherType); d != dataplane.None {
 		return 0, d
 	}
-	g := t.nat.gatewayOf(p.dst)
+	g := t.nat.masqueraded(p.dst)
 	switch {
-	case g == nil || g.isBroadcast(p.dst):
-		return 0, dataplane.NotRoutable
 	case !s.isOwn(p.src):
 		return 0, dataplane.SpoofedSource
-	case g.masquerade.uplink == nil:
+	case g == nil && t.nat.gatewayOf(p.dst) != nil:
 		return 0, dataplane.Isolated
+	case g == nil || g.isBroadcast(p.dst):
+		return 0, dataplane.NotRoutable
 	case g.isOwn(p.dst):
 		return 0, t.local(&s.link)
 	}
@@ -77,7 +77,18 @@ func (t *turn) fromStack(s *Stack) (uint16, dataplane.Drop) {
 	return t.deliver(&g.link, p.dst)
 }
 
-// gatewayOf returns the gateway of the network that has an address, or nil.
+// masqueraded returns the gateway of the masqueraded network that has an
+// address, or nil; of several the first, by which the host goes too.
+func (n *NAT) masqueraded(a addr) *Gateway {
+	for _, g := range n.gatewayList {
+		if g.masquerade.uplink != nil && containedIn(g.subnets, a) {
+			return g
+		}
+	}
+	return nil
+}
+
+// gatewayOf returns the gateway of a network that has an address, or nil.
 func (n *NAT) gatewayOf(a addr) *Gateway {
 	for _, g := range n.gatewayList {
 		if containedIn(g.subnets, a) {
@@ -102,7 +113,7 @@ func (l *link) isBroadcast(a addr) bool {
 // uplink's there. An ICMP error is only if it is about no connection.
 func (t *turn) isForStack(g *Gateway) bool {
 	p, s := &t.p, t.nat.stack
-	if s == nil || g.masquerade.uplink == nil || !s.isOwn(p.dst) {
+	if s == nil || !s.isOwn(p.dst) || t.nat.masqueraded(p.src) != g {
 		return false
 	}
 	if p.class == unported || p.class == icmp {

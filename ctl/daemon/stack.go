@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -85,7 +86,11 @@ func (d *Daemon) wantedStack() (addresses []netip.Addr, want attach.Stack) {
 			}
 		}
 	}
-	slices.SortFunc(want.Routes, func(a, b attach.StackRoute) int { return a.Subnet.Addr().Compare(b.Subnet.Addr()) })
+	// Networks may have the same subnet: one route leads to it, fit for both.
+	slices.SortFunc(want.Routes, func(a, b attach.StackRoute) int {
+		return cmp.Or(a.Subnet.Addr().Compare(b.Subnet.Addr()), cmp.Compare(a.Subnet.Bits(), b.Subnet.Bits()), cmp.Compare(a.MTU, b.MTU))
+	})
+	want.Routes = slices.CompactFunc(want.Routes, func(a, b attach.StackRoute) bool { return a.Subnet == b.Subnet })
 	return addresses, want
 }
 
