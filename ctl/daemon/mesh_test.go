@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"heddle/ctl/api"
 	"heddle/ctl/config"
 	"heddle/dataplane/mem"
@@ -31,6 +33,14 @@ func (d *testDaemon) mesh() api.Mesh {
 	var m api.Mesh
 	d.must("GET", api.PathMesh, nil, &m)
 	return m
+}
+
+// gather returns all metrics.
+func (d *testDaemon) gather() (int, error) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collector{d.Daemon})
+	all, err := reg.Gather()
+	return len(all), err
 }
 
 // listens has the first of a pair be a member from the start.
@@ -74,6 +84,15 @@ func TestMesh(t *testing.T) {
 	if s.Mesh != api.MeshJoined || s.MembersUp != 2 || s.Members != 2 {
 		t.Errorf("%+v", s)
 	}
+
+	// A peer of a member's name at another address is told apart from it.
+	one.must("POST", api.PathPeers, `{"name":"host2","address":"192.0.2.9"}`, nil)
+	await(t, "the member's other name", func() bool { return one.fdb()[macB] == "mesh/host2" })
+	if _, err := one.gather(); err != nil {
+		t.Error(err)
+	}
+	one.must("DELETE", api.PathPeers+"/host2", nil, nil)
+	await(t, "the member's own name", func() bool { return one.fdb()[macB] == "host2" })
 
 	// A station that is only heard is announced as well, and followed to the
 	// other host.

@@ -124,6 +124,7 @@ func TestPeersRefused(t *testing.T) {
 		{`{"name":"two","address":"192.0.2.3"}`, 409, "it exists"},
 		{`{"name":"other","address":"192.0.2.2:8472"}`, 409, `192.0.2.2 is the address of peer "two"`},
 		{`{"name":"six","address":"2001:db8::2"}`, 409, "the address is IPv6, and the tunnels' end on this host is IPv4"},
+		{`{"name":"self","address":"192.0.2.1"}`, 409, "this host takes frames itself"},
 		{`{"name":"x","address":"host2.example"}`, 400, "a host's name is not looked up"},
 		{`{"name":"x","address":"224.0.0.1"}`, 400, "no address that a host may have"},
 		{`{"name":"x","address":"192.0.2.9:0"}`, 400, "no address"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
 	"slices"
 
@@ -91,6 +92,9 @@ func (d *Daemon) wantedRemotes() map[netip.Addr]*wantedRemote {
 		switch {
 		case !m.VTEP.IsValid():
 		case w == nil:
+			if _, taken := d.peers[name]; taken { // By a peer at another address.
+				name = "mesh/" + name
+			}
 			all[m.VTEP.Addr()] = &wantedRemote{name: name, at: m.VTEP, member: m}
 		case w.member == nil:
 			w.member = m
@@ -272,8 +276,11 @@ func (d *Daemon) settleRemote(w *wantedRemote, fresh map[*remoteTunnel]*remote) 
 func (d *Daemon) linkPeer(r *remote) error {
 	local := d.vtep.live.Local()
 	if at := local.Addr().Unmap(); at.Is4() != r.at.Addr().Is4() {
-		return fail(409, "the address is %s, and the tunnels' end on this host is %s (%s)",
+		return fail(http.StatusConflict, "the address is %s, and the tunnels' end on this host is %s (%s)",
 			familyName(r.at.Addr()), familyName(at), local).withHint("all peers of a host are of one family; swd --vtep chooses it")
+	}
+	if d.isHere(r.at) {
+		return fail(http.StatusConflict, "%s is where this host takes frames itself", r.at)
 	}
 	live, err := d.vtep.live.AddPeer(tunnel.PeerConfig{Name: r.name, Addr: r.at})
 	if err != nil {

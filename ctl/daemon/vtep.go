@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -62,7 +63,7 @@ func (d *Daemon) openVTEP(at netip.AddrPort) error {
 	if err != nil {
 		err = fmt.Errorf("the tunnels' end on this host: %w", err)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fail(409, "%w", err).withHint("swd --vtep takes another address or port")
+			return fail(http.StatusConflict, "%w", err).withHint("swd --vtep takes another address or port")
 		}
 		return err
 	}
@@ -80,6 +81,16 @@ func (d *Daemon) openVTEP(at netip.AddrPort) error {
 	d.reguard()
 	d.log.Info("tunnels end here", zap.Stringer("address", live.Local()))
 	return nil
+}
+
+// isHere tells whether frames that are sent there come to this host's VTEP.
+func (d *Daemon) isHere(at netip.AddrPort) bool {
+	local := d.vtep.live.Local()
+	if at.Port() != local.Port() || !local.Addr().IsUnspecified() {
+		return at == local
+	}
+	own, err := d.host.addresses()
+	return err == nil && slices.Contains(own, at.Addr())
 }
 
 // closeVTEP closes this host's end. The caller holds change.

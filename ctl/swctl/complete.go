@@ -82,6 +82,15 @@ func (p *program) peerNames() completer {
 	})
 }
 
+// portAndPeerNames completes the names of swd's ports and static peers.
+func (p *program) portAndPeerNames() completer {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		ports, how := p.portNames()(cmd, args, toComplete)
+		peers, _ := p.peerNames()(cmd, args, toComplete)
+		return append(ports, peers...), how
+	}
+}
+
 // keyIDs completes the ids of the mesh's keys.
 func (p *program) keyIDs() completer {
 	return p.ask(func(ctx context.Context, c *client.Client) (ids []string, err error) {

@@ -33,7 +33,7 @@ func (p *program) dropsCommand() *cobra.Command {
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&port, "port", "", "only what this port dropped")
-	complete(cmd, "port", p.portNames())
+	cmd.Flags().StringVar(&port, "port", "", "only what this port or peer dropped")
+	complete(cmd, "port", p.portAndPeerNames())
 	return cmd
 }

@@ -451,6 +451,7 @@ func TestCompletion(t *testing.T) {
 		"uplink show |":          "wan\ndmz\n:4\n",
 		"nat rm |":               "500b014917c1\tpublish 8080/tcp\n0123456789ab\tpublish 5432/tcp\ne83756f20108\tmasquerade blue\n:4\n",
 		"nat add publish --to |": "web:\nlan:\n:6\n",
+		"drops --port |":         "web\nlan\ntor1\nhost2\n:4\n",
 		"peer rm |":              "tor1\nhost2\n:4\n",
 		"peer add x --network |": "blue\nbare\n:4\n",
 		"mesh key retire |":      "3f1b2c4d\n0a0b0c0d\n:4\n",
