@@ -83,6 +83,17 @@ func (s *Stack) SetAddresses(all []netip.Addr) error {
 	return nil
 }
 
+// Swap puts another Port object in the stack's port's place; see Engine.Swap.
+func (s *Stack) Swap(p dataplane.Port) {
+	n := s.nat
+	n.control.Lock()
+	defer n.control.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.counters = p.Counters()
+	n.paths[s.path].Store(&path{port: p})
+}
+
 // RemoveStack ends the way to the host. A worker may be in it until its batch
 // ends: detach its port from the engine first.
 func (n *NAT) RemoveStack(s *Stack) error {

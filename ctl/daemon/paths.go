@@ -165,4 +165,7 @@ func (d *Daemon) reguard() {
 			d.log.Error("the tunnels' guard", zap.String("uplink", u.spec.Name), zap.Error(err))
 		}
 	}
+	if err := d.reguardStack(); err != nil {
+		d.log.Error("the tunnels' guard", zap.String("way", "to the host"), zap.Error(err))
+	}
 }

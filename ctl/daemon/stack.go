@@ -129,9 +129,12 @@ func (d *Daemon) attachStack() (err error) {
 	if err != nil {
 		return err
 	}
-	live, err := d.nat.AddStack(nat.StackConfig{Name: dev.name(), MAC: dev.mac(), MTU: nat.MaxMTU, Port: dev.port()})
+	d.wiring.Lock()
+	defer d.wiring.Unlock()
+	outer := d.guarded(dev.port())
+	live, err := d.nat.AddStack(nat.StackConfig{Name: dev.name(), MAC: dev.mac(), MTU: nat.MaxMTU, Port: outer})
 	if err == nil {
-		if err = d.engine.Attach(id, dev.port(), live); err != nil {
+		if err = d.engine.Attach(id, outer, live); err != nil {
 			err = errors.Join(err, d.nat.RemoveStack(live))
 			d.engine.Do(func(int) {}) // No worker is in it any more.
 		}
@@ -144,6 +147,18 @@ func (d *Daemon) attachStack() (err error) {
 	d.inside[id] = true
 	d.stack = stack{id: id, dev: dev, live: live, told: d.stack.told}
 	return nil
+}
+
+// reguardStack puts the tunnels' guard around the device, or takes it off. The
+// caller holds change and wiring.
+func (d *Daemon) reguardStack() error {
+	s := &d.stack
+	if s.dev == nil {
+		return nil
+	}
+	outer := d.guarded(s.dev.port())
+	s.live.Swap(outer)
+	return d.engine.Swap(s.id, outer)
 }
 
 // closeStack ends the way to the host, if there is one.

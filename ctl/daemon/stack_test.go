@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"heddle/ctl/api"
 	"heddle/ctl/attach"
+	"heddle/dataplane/mem"
+	"heddle/dataplane/wire"
 )
 
 // TestWayToTheHost: there is one while a network is masqueraded and an uplink
@@ -53,4 +57,50 @@ func TestWayToTheHost(t *testing.T) {
 	if way() != nil {
 		t.Error("there is a way to the host after the masquerade")
 	}
+}
+
+// TestWayToTheHostIsGuarded: a container's own VXLAN datagrams don't reach the
+// host's stack while there are tunnels; other ports' do.
+func TestWayToTheHostIsGuarded(t *testing.T) {
+	h := newTestHost()
+	newWire(h)
+	has := nic()
+	has.Addresses, has.NextHops = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}, nil
+	h.setNIC("up0", has)
+	d := start(t, t.TempDir(), h)
+	d.setUp()
+	d.must("POST", api.PathUplinks, `{"name":"wan","interface":"up0"}`, nil)
+	d.must("POST", api.PathNAT, masquerade, nil)
+	a, host := h.device(linkA).mem, h.stack.mem
+	send := func(port uint16, want int) {
+		t.Helper()
+		b := vxlanFrame("192.0.2.1")
+		d.gatewayMAC("net").Put(b)
+		copy(b[26:], []byte{198, 18, 0, 99})
+		binary.BigEndian.PutUint16(b[36:], port)
+		binary.BigEndian.PutUint16(b[24:], 0)
+		binary.BigEndian.PutUint16(b[24:], ^wire.Fold(wire.Sum(b[14:34], 0)))
+		a.Inject(0, mem.Frame{Data: b})
+		await(t, "the frame has come", func() bool { return d.port("a").RxFrames > 0 })
+		var got int
+		await(t, "frames at the host", func() bool {
+			d.engine.Do(func(int) {}) // The batch has gone to all ports.
+			got += len(host.Sent(0))
+			return got >= want
+		})
+		if got != want {
+			t.Errorf("port %d: %d frames at the host, want %d", port, got, want)
+		}
+	}
+	send(4789, 1)
+	d.must("POST", api.PathPeers, `{"name":"two","address":"192.0.2.2"}`, nil)
+	send(4789, 0)
+	send(4790, 1)
+	var drops []api.DropCount
+	d.must("GET", api.PathDrops, nil, &drops)
+	if !slices.ContainsFunc(drops, func(c api.DropCount) bool { return c.Reason == "underlay-guard" && c.Count == 1 }) {
+		t.Errorf("dropped %+v", drops)
+	}
+	d.must("DELETE", api.PathPeers+"/two", nil, nil)
+	send(4789, 1)
 }
