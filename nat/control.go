@@ -264,10 +264,23 @@ func (n *NAT) Tick(worker int, now int64) {
 	t.close(w.spent)
 }
 
+// After as long a work as it is to remove a chunk of connections, control code
+// leaves mu to the workers for a while: it goes to who runs, and who waits gets
+// it after 1 ms only (sync.Mutex).
+const (
+	pause      = 50 * time.Microsecond
+	removeCost = 32 // Of one, in connections looked at.
+)
+
 // end removes the connections that which tells, chunk by chunk.
 func (n *NAT) end(which func(*conn) bool) int {
-	ended := 0
+	ended, work := 0, 0
 	for from, more := uint32(1), true; more; {
+		if work >= chunk*removeCost {
+			work = 0
+			time.Sleep(pause)
+		}
+		work += chunk
 		n.mu.Lock()
 		t := &n.table
 		end := min(from+chunk, t.fresh)
@@ -275,6 +288,7 @@ func (n *NAT) end(which func(*conn) bool) int {
 			if c := &t.conns[from]; c.flags&isLive != 0 && which(c) {
 				t.remove(from)
 				ended++
+				work += removeCost
 			}
 		}
 		more = from < t.fresh
