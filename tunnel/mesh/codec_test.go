@@ -44,6 +44,10 @@ func TestGoldenMessages(t *testing.T) {
 			 03 000065 05 677265656e
 			 04 000066`,
 		},
+		"delta: the example of docs/MESH.md": {
+			encodeDelta(o, 300, []change{{op: changeSet, key: key{0x020000000005, 100}, record: record{packAddrs(ips.list()[:1]), 2}}}),
+			`01 01  05 77 65 62 2d 31  ca fe 00 01  ac 02   01  00 00 64  02 00 00 00 00 05  02  10  c6 12 00 05`,
+		},
 		"state": {
 			rep.encodeState(),
 			`01 04  05 7765622d31 cafe0001  09
@@ -183,6 +187,9 @@ func TestSizesOfDocumentation(t *testing.T) {
 	}
 	if n := len(appendChange(nil, change{op: changeSet, key: key{e.MAC, e.VNI}, record: rec})); n != 16 {
 		t.Errorf("and %d in a delta", n)
+	}
+	if n := len(appendWanted(nil, []wanted{{origin{"12345678", 1}, 100}})) - 1; n != 14 {
+		t.Errorf("a host takes %d bytes in a digest", n)
 	}
 	biggest := MaxEndpoints * (3 + 6 + 5 + 1 + 16*MaxEndpointIPs)
 	if all := biggest + MaxNetworks*(3+1+MaxName) + 100; all > maxStream {

@@ -82,7 +82,7 @@ func (d delegate) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, payl
 // What changed within newsFor is told with answers to probes, newsMost
 // instances at most.
 const (
-	newsFor  = 5 * time.Second
+	newsFor  = 3 * time.Second
 	newsMost = 16
 )
 

@@ -21,8 +21,9 @@ type memNet struct {
 	loss  float64
 	delay time.Duration // One way; half of it again at random.
 
-	packets, bytes atomic.Int64 // UDP that was sent, headers left out; TCP likewise.
-	streamBytes    atomic.Int64
+	// What was sent, headers left out: UDP, TCP both ways, and of that the streams
+	// in which only who dialled spoke, which an exchange of states is not.
+	bytes, streamBytes, oneWayBytes atomic.Int64
 }
 
 func newMemNet() *memNet {
@@ -72,7 +73,6 @@ func (h *memHost) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 
 func (h *memHost) WriteTo(b []byte, addr string) (time.Time, error) {
 	now := time.Now()
-	h.net.packets.Add(1)
 	h.net.bytes.Add(int64(len(b)))
 	to, _ := h.route(addr)
 	h.net.mu.Lock()
@@ -108,7 +108,7 @@ func (h *memHost) DialTimeout(addr string, timeout time.Duration) (net.Conn, err
 	near, far := net.Pipe()
 	select {
 	case to.streams <- far:
-		return &memConn{near, h.net}, nil
+		return &memConn{Conn: near, net: h.net}, nil
 	case <-to.done:
 		return nil, errors.New("dial: connection refused")
 	}
@@ -134,17 +134,27 @@ func (h *memHost) Shutdown() error {
 // memConn counts what passes either way at the end that dialled.
 type memConn struct {
 	net.Conn
-	net *memNet
+	net        *memNet
+	read, sent atomic.Int64
 }
 
 func (c *memConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.net.streamBytes.Add(int64(n))
+	c.read.Add(int64(n))
 	return n, err
 }
 
 func (c *memConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	c.net.streamBytes.Add(int64(n))
+	c.sent.Add(int64(n))
 	return n, err
+}
+
+func (c *memConn) Close() error {
+	if c.read.Load() == 0 {
+		c.net.oneWayBytes.Add(c.sent.Swap(0))
+	}
+	return c.Conn.Close()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -130,7 +129,7 @@ func (m *Mesh) exchange(ctx context.Context, a netip.AddrPort) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(100*time.Millisecond + rand.N(300*time.Millisecond)):
+		case <-time.After(100*time.Millisecond + random(300*time.Millisecond)):
 		}
 	}
 }
@@ -185,7 +184,7 @@ func explain(err error) error {
 // rejoin tries lost addresses until the mesh closes.
 func (m *Mesh) rejoin() {
 	defer m.workers.Done()
-	wait := rand.N(100 * time.Millisecond)
+	wait := random(100 * time.Millisecond)
 	for {
 		select {
 		case <-m.ctx.Done():
@@ -194,7 +193,7 @@ func (m *Mesh) rejoin() {
 		}
 		hosts, live := m.lost()
 		again := m.try(hosts)
-		wait = rand.N(2 * rejoinEvery * time.Duration(max(10, live)) / 10)
+		wait = random(2 * rejoinEvery * time.Duration(max(10, live)) / 10)
 		if again {
 			wait = rejoinAgain
 		}
@@ -226,8 +225,12 @@ func (m *Mesh) lost() (hosts []string, live int) {
 			hosts = append(hosts, mb.address.String())
 		}
 	}
-	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
-	return hosts[:min(len(hosts), rejoinTries)], live
+	n := min(len(hosts), rejoinTries)
+	for i := range n {
+		j := i + random(len(hosts)-i)
+		hosts[i], hosts[j] = hosts[j], hosts[i]
+	}
+	return hosts[:n], live
 }
 
 // try contacts addresses and tells whether one answered. Then it is worth

@@ -31,6 +31,11 @@ type need struct {
 	tries int
 }
 
+// random returns a number from 0 up to n.
+func random[T int | time.Duration](n T) T {
+	return rand.N(n) //nolint:gosec // It spreads load: nobody gains by guessing it.
+}
+
 // require notes that an instance is known to have announced more than is known
 // here. from is who knows it, if anybody but the instance is known to. mu is
 // held.
@@ -41,10 +46,10 @@ func (m *Mesh) require(in *instance, upTo uint64, from origin) {
 	case from != origin{}:
 		n.from = from
 		if n.at.IsZero() || n.tries == 0 {
-			n.at = now.Add(rand.N(spread / 4))
+			n.at = now.Add(random(spread / 4))
 		}
 	case n.at.IsZero():
-		n.at = now.Add(gapDelay + rand.N(spread))
+		n.at = now.Add(gapDelay + random(spread))
 	}
 	wake(m.kick)
 }

@@ -4,4 +4,4 @@ package mesh
 
 // hosts is fewer under the race detector, which makes everything ten times as
 // slow.
-const hosts = 12
+const hosts = 10
