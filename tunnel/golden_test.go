@@ -117,6 +117,7 @@ func TestWhatIsReceived(t *testing.T) {
 		{"reserved bits are ignored", friend, "ff ff ff ff 00 00 2a ff" + arpRequest, 0, arpRequest, "", ""},
 		{"without the I flag", friend, "f7 00 00 00 00 00 2a 00" + arpRequest, 0, "", "vxlan-flags=1", ""},
 		{"a header of 7 bytes", friend, "08 00 00 00 00 00 2a", 0, "", "vxlan-short=1", ""},
+		{"an empty datagram", friend, "", 0, "", "vxlan-short=1", ""},
 		{"one byte", friend, "08", 0, "", "vxlan-short=1", ""},
 		{"another VNI", friend, "08 00 00 00 00 00 2b 00" + arpRequest, 0, "", "unknown-vni=1", ""},
 		{"the VNI in the wrong place", friend, "08 00 00 00 2a 00 00 00" + arpRequest, 0, "", "unknown-vni=1", ""},
@@ -126,6 +127,7 @@ func TestWhatIsReceived(t *testing.T) {
 		{"14 bytes inside", friend, "08 00 00 00 00 00 2a 00 ff ff ff ff ff ff 02 00 00 00 00 01 08 06", 0,
 			"ff ff ff ff ff ff 02 00 00 00 00 01 08 06", "", ""},
 		{"a stranger", stranger, "08 00 00 00 00 00 2a 00" + arpRequest, 0, "", "unknown-peer=1", ""},
+		{"a stranger's empty datagram", stranger, "", 0, "", "unknown-peer=1", ""},
 		{"a stranger's rubbish", stranger, "00", 0, "", "unknown-peer=1", ""},
 		{"an inner tag", friend, "08 00 00 00 00 00 2a 00" + taggedUDP, 0, taggedUDP, "", ""},
 		{"marked on its way", friend, "08 00 00 00 00 00 2a 00" + taggedUDP, 3, `

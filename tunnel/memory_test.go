@@ -131,7 +131,7 @@ func (u *memUnderlay) Recv(worker int) ([]underlay.Datagram, bool) {
 		}
 		copy(buf[dataplane.Headroom:], p.data)
 		u.lent[worker] = append(u.lent[worker], underlay.Datagram{
-			Buf: buf, Off: dataplane.Headroom, Len: len(p.data), SegSize: p.segSize, Src: p.src, TOS: p.tos,
+			Buf: buf, Off: dataplane.Headroom, Len: len(p.data), SegSize: max(p.segSize, 1), Src: p.src, TOS: p.tos,
 		})
 	}
 	u.queue[worker] = u.queue[worker][n:]

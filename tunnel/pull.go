@@ -37,7 +37,7 @@ func (v *VTEP) Pull(b *dataplane.Batch) {
 		d := &w.datagrams[w.next]
 		peer := ends.peer(&d.Src)
 		if peer == nil {
-			v.counters.Drop(b.Worker, dataplane.UnknownPeer, (d.Len+d.SegSize-1)/d.SegSize)
+			v.counters.Drop(b.Worker, dataplane.UnknownPeer, max((d.Len+d.SegSize-1)/d.SegSize, 1))
 		} else if !p.datagram(d, peer) {
 			break
 		}
@@ -92,6 +92,9 @@ func (p *puller) datagram(d *underlay.Datagram, peer *Peer) bool {
 	p.uncut = 0
 	if p.w.at == 0 && seg < d.Len && uncut(d) {
 		p.uncut, seg = seg, d.Len
+	}
+	if d.Len == 0 {
+		p.drop(dataplane.VXLANShort)
 	}
 	var t *Tunnel
 	for p.w.at < d.Len {

@@ -21,8 +21,8 @@ type Datagram struct {
 	Off int
 	Len int
 	// SegSize is the length of each datagram in it, the last one's may be
-	// less; 1 ≤ SegSize ≤ Len, and SegSize == Len if it is a single one. Len is
-	// never 0: empty datagrams are left out.
+	// less; 1 ≤ SegSize ≤ Len, and SegSize == Len if it is a single one. An
+	// empty one has Len 0 and SegSize 1.
 	SegSize int
 	// Src is the sender.
 	Src Addr

@@ -94,15 +94,15 @@ func (u *Underlay) Recv(worker int) (in []Datagram, more bool) {
 	return r.in[:n], more
 }
 
-// describe fills in a Datagram from the i-th message. It returns false for an
-// empty one.
+// describe fills in a Datagram from the i-th message. It returns false for one
+// that is longer than a slot.
 func (r *receiver) describe(i int, d *Datagram) bool {
 	m := &r.hdrs[i]
-	if m.len == 0 || m.hdr.Flags&unix.MSG_TRUNC != 0 {
+	if m.hdr.Flags&unix.MSG_TRUNC != 0 {
 		return false
 	}
 	d.Buf = r.slab[i*slotLen:][:slotLen:slotLen]
-	d.Off, d.Len, d.SegSize = dataplane.Headroom, int(m.len), int(m.len)
+	d.Off, d.Len, d.SegSize = dataplane.Headroom, int(m.len), max(int(m.len), 1)
 	d.Src = sourceOf(&r.names[i])
 	d.TOS = 0
 	control := r.control[i][:min(int(m.hdr.Controllen), controlLen)]
@@ -115,7 +115,7 @@ func (r *receiver) describe(i int, d *Datagram) bool {
 		switch data := control[unix.SizeofCmsghdr:]; {
 		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
 			if seg := int(binary.NativeEndian.Uint32(data)); seg > 0 {
-				d.SegSize = min(seg, d.Len)
+				d.SegSize = min(seg, d.SegSize)
 			}
 		case h.Level == unix.SOL_IP && h.Type == unix.IP_TOS:
 			d.TOS = data[0] // One byte, where IPv6 has an int.
