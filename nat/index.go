@@ -57,92 +57,80 @@ func (t *table) hashExternalMapping(cl class, ext, extPort uint16) uint64 {
 	return hash(t.seed, addr{}, addr{}, uint64(extPort)<<48|uint64(ext)<<8|uint64(cl)<<2|uint64(ofExternal))
 }
 
-// findInside returns the connection of a packet on its way out, or 0. It
-// begins at h, its hashInside.
-func (t *table) findInside(h uint64, net uint16, cl class, in addr, inPort uint16, out addr, outPort uint16) uint32 {
-	want := uint32(h&tagMask)<<26 | uint32(byInside)<<idBits
-	for i := t.home(h); ; {
+// wanted is what a cell of a kind and hash has but for its number.
+func wanted(k kind, h uint64) uint32 { return cellOf(k, h, 0) }
+
+// candidate returns what the next cell from i on numbers that is as wanted, and
+// where to go on; 0 if there is no other.
+func (t *table) candidate(i, want uint32) (id, next uint32) {
+	for {
 		v := t.cells[i]
-		if v == 0 {
-			return 0
-		}
-		if v&^idMask == want {
-			c := &t.conns[v&idMask]
-			if c.in == in && c.out == out && c.inPort == inPort && c.outPort == outPort &&
-				c.class == cl && t.hosts.list[c.host].net == net {
-				return v & idMask
-			}
-		}
 		if i++; i == uint32(len(t.cells)) {
 			i = 0
 		}
+		if v == 0 {
+			return 0, i
+		}
+		if v&^idMask == want {
+			return v & idMask, i
+		}
 	}
+}
+
+// findInside returns the connection of a packet on its way out, or 0. It
+// begins at h, its hashInside.
+func (t *table) findInside(h uint64, net uint16, cl class, in addr, inPort uint16, out addr, outPort uint16) uint32 {
+	want := wanted(byInside, h)
+	for id, i := t.candidate(t.home(h), want); id != 0; id, i = t.candidate(i, want) {
+		c := &t.conns[id]
+		if c.in == in && c.out == out && c.inPort == inPort && c.outPort == outPort &&
+			c.class == cl && t.hosts.list[c.host].net == net {
+			return id
+		}
+	}
+	return 0
 }
 
 // findExternal returns the connection of a packet on its way in, or 0. It
 // begins at h, its hashExternal.
 func (t *table) findExternal(h uint64, cl class, ext, extPort uint16, out addr, outPort uint16) uint32 {
-	want := uint32(h&tagMask)<<26 | uint32(byExternal)<<idBits
-	for i := t.home(h); ; {
-		v := t.cells[i]
-		if v == 0 {
-			return 0
-		}
-		if v&^idMask == want {
-			c := &t.conns[v&idMask]
-			if c.out == out && c.extPort == extPort && c.outPort == outPort && c.ext == ext && c.class == cl {
-				return v & idMask
-			}
-		}
-		if i++; i == uint32(len(t.cells)) {
-			i = 0
+	want := wanted(byExternal, h)
+	for id, i := t.candidate(t.home(h), want); id != 0; id, i = t.candidate(i, want) {
+		c := &t.conns[id]
+		if c.out == out && c.extPort == extPort && c.outPort == outPort && c.ext == ext && c.class == cl {
+			return id
 		}
 	}
+	return 0
 }
 
 // findInsideMapping returns the head of the mapping of an inside endpoint at
 // an uplink, or 0.
 func (t *table) findInsideMapping(net uint16, cl class, in addr, inPort, uplink uint16) uint32 {
 	h := t.hashInsideMapping(net, cl, in, inPort, uplink)
-	want := uint32(h&tagMask)<<26 | uint32(ofInside)<<idBits
-	for i := t.home(h); ; {
-		v := t.cells[i]
-		if v == 0 {
-			return 0
-		}
-		if v&^idMask == want {
-			c := &t.conns[v&idMask]
-			if c.in == in && c.inPort == inPort && c.class == cl &&
-				t.hosts.list[c.host].net == net && t.uplinkOf(c) == uplink {
-				return v & idMask
-			}
-		}
-		if i++; i == uint32(len(t.cells)) {
-			i = 0
+	want := wanted(ofInside, h)
+	for id, i := t.candidate(t.home(h), want); id != 0; id, i = t.candidate(i, want) {
+		c := &t.conns[id]
+		if c.in == in && c.inPort == inPort && c.class == cl &&
+			t.hosts.list[c.host].net == net && t.uplinkOf(c) == uplink {
+			return id
 		}
 	}
+	return 0
 }
 
 // findExternalMapping returns the head of the mapping that has an external
 // endpoint, or 0.
 func (t *table) findExternalMapping(cl class, ext, extPort uint16) uint32 {
 	h := t.hashExternalMapping(cl, ext, extPort)
-	want := uint32(h&tagMask)<<26 | uint32(ofExternal)<<idBits
-	for i := t.home(h); ; {
-		v := t.cells[i]
-		if v == 0 {
-			return 0
-		}
-		if v&^idMask == want {
-			c := &t.conns[v&idMask]
-			if c.extPort == extPort && c.ext == ext && c.class == cl {
-				return v & idMask
-			}
-		}
-		if i++; i == uint32(len(t.cells)) {
-			i = 0
+	want := wanted(ofExternal, h)
+	for id, i := t.candidate(t.home(h), want); id != 0; id, i = t.candidate(i, want) {
+		c := &t.conns[id]
+		if c.extPort == extPort && c.ext == ext && c.class == cl {
+			return id
 		}
 	}
+	return 0
 }
 
 // hashOf returns the hash of what a cell stands for.
