@@ -289,10 +289,10 @@ func (r *reader) change() change {
 	return c
 }
 
-// changes reads to the end of the message.
+// delta reads to the end of the message.
 func (r *reader) delta() delta {
 	d := delta{first: r.uvarint(math.MaxUint64 >> 1)}
-	for len(r.b) > 0 && !r.bad {
+	for len(r.b) > 0 && !r.bad && len(d.changes) < 2*maxLog {
 		d.changes = append(d.changes, r.change())
 	}
 	r.bad = r.bad || d.first == 0 || len(d.changes) == 0

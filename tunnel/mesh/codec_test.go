@@ -96,14 +96,14 @@ func TestMalformedMessages(t *testing.T) {
 		"head without a number": `01 02 01 61 00000001`,
 	} {
 		m := &Mesh{count: &counters{}, members: map[string]*member{}, kick: make(chan struct{}, 1), table: newTable(origin{"z", 1})}
-		m.receive(hexBytes(t, s))
+		m.receive(hexBytes(t, s), true)
 		if m.count.refused[RefusedMalformed].Load() != 1 {
 			t.Errorf("%s is taken", name)
 		}
 	}
 	for name, s := range map[string]string{"no version": ``, "later version": `02 01 01 61`} {
 		m := &Mesh{count: &counters{}}
-		m.receive(hexBytes(t, s))
+		m.receive(hexBytes(t, s), true)
 		if m.count.refused[RefusedMalformed].Load()+m.count.refused[RefusedVersion].Load() != 1 {
 			t.Errorf("%s is taken", name)
 		}
@@ -129,7 +129,7 @@ func FuzzMessages(f *testing.F) {
 		m.members["z"] = &member{name: "z", current: &instance{origin: m.table.local.origin, replica: m.table.local.replica}}
 		m.self = m.table.local.origin
 		m.quietQueue()
-		m.receive(msg)
+		m.receive(msg, true)
 		kind, r, err := open(msg)
 		if err != nil {
 			return

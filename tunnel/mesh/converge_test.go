@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"heddle/dataplane/wire"
 )
 
 // The limits of convergence, at 50 hosts.
@@ -75,6 +77,50 @@ func TestFailedHostWithinLimit(t *testing.T) {
 				t.Errorf("the dead host is shown as %+v", m)
 			}
 		}
+	})
+}
+
+func TestSuspectIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.grow(3)
+		c.kill(1)
+		c.within(3*time.Second, "somebody suspects it", func() error {
+			for _, i := range []int{0, 2} {
+				for _, m := range c.node(i).Members() {
+					if m.State == Suspect && m.Name == testName(1) {
+						return nil
+					}
+				}
+			}
+			return errors.New("nobody does")
+		})
+	})
+}
+
+// TestFullMember: all that one member may announce, and one more.
+func TestFullMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.grow(3)
+		many := make([]Endpoint, MaxEndpoints)
+		for i := range many {
+			many[i] = testEndpoint(0, 0)
+			many[i].MAC += wire.MAC(i)
+		}
+		if err := c.node(0).Announce(many...); err != nil {
+			t.Fatal(err)
+		}
+		took := c.within(joinLimit, "all are known", c.agree)
+		s := c.node(0).Stats()
+		t.Logf("%d endpoints told in %s, %d bytes in %d states", MaxEndpoints, took, s.Out[KindState].Bytes, s.Out[KindState].Count)
+		if err := c.node(0).Announce(testEndpoint(1, 0)); err == nil {
+			t.Error("one more is announced")
+		}
+		for _, e := range many[1:] {
+			c.node(0).Withdraw(e.VNI, e.MAC)
+		}
+		c.within(joinLimit, "all but one are gone", c.agree)
 	})
 }
 

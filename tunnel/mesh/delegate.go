@@ -23,12 +23,12 @@ func (d delegate) NodeMeta(int) []byte {
 	return d.meta.encode()
 }
 
-func (d delegate) NotifyMsg(msg []byte) { d.receive(msg) }
+func (d delegate) NotifyMsg(msg []byte) { d.receive(msg, true) }
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	return d.queue.GetBroadcasts(overhead, limit)
 }
 func (d delegate) LocalState(bool) []byte                 { return d.encodeDigest() }
-func (d delegate) MergeRemoteState(digest []byte, _ bool) { d.receive(digest) }
+func (d delegate) MergeRemoteState(digest []byte, _ bool) { d.receive(digest, false) }
 func (d delegate) NotifyAlive(n *memberlist.Node) error   { return d.admit(n) }
 func (d delegate) NotifyJoin(n *memberlist.Node)          { d.up(n) }
 func (d delegate) NotifyUpdate(n *memberlist.Node)        { d.up(n) }

@@ -22,6 +22,7 @@ const (
 	maxInFlight   = 64 << 20 // Bytes that are held of all incoming streams at one time.
 	maxStep       = 64 << 10 // Bytes of one that are taken before it is looked again.
 	streamTimeout = 30 * time.Second
+	maxDatagramIn = 2 * maxPacket
 	packetQueue   = 256
 )
 
@@ -125,6 +126,10 @@ func (g *guard) pumpPackets() {
 		case <-g.done:
 			return
 		case p = <-g.inner.PacketCh():
+		}
+		if len(p.Buf) > maxDatagramIn {
+			g.count.refuse(RefusedSize)
+			continue
 		}
 		if !g.open(p.Buf, nil) {
 			g.count.refuse(RefusedKey)

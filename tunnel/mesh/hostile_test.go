@@ -139,6 +139,45 @@ func TestGarbage(t *testing.T) {
 	})
 }
 
+// TestGarbageWithoutKey: without a key memberlist parses what anybody sends. It
+// must survive that.
+func TestGarbageWithoutKey(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		for i := range 2 {
+			c.start(i, func(cfg *Config) { cfg.Keys, cfg.Log = nil, nil })
+		}
+		if _, err := c.node(1).Join(t.Context(), []string{testAddr(0).String()}); err != nil {
+			t.Fatal(err)
+		}
+		h := c.net.listen(testAddr(98))
+		defer func() { _ = h.Shutdown() }()
+		for i := range 20000 {
+			b := make([]byte, 1+rng.IntN(200))
+			for j := range b {
+				b[j] = byte(rng.Uint32())
+			}
+			b[0] = byte(i % 16)
+			if i%3 == 0 && len(b) > 3 {
+				b[0], b[1], b[2], b[3] = 7, 1, 0, byte(len(b)-4) // A compound of one.
+			}
+			_, _ = h.WriteTo(b, testAddr(0).String())
+			if i%100 == 0 {
+				time.Sleep(10 * time.Millisecond)
+				conn, err := h.DialTimeout(testAddr(0).String(), time.Second)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
+				_, _ = conn.Write(b)
+				_ = conn.Close()
+			}
+		}
+		c.within(failLimit, "the two are undisturbed", c.agree)
+	})
+}
+
 // TestStalledStreams: who opens streams and says nothing keeps nobody else
 // out for longer than streamTimeout, and no more than maxStreams are held.
 func TestStalledStreams(t *testing.T) {

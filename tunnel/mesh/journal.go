@@ -27,7 +27,7 @@ const (
 
 // Lines that say nothing is wrong: a restarted host is probed by its old name,
 // an old namesake's metadata is about, a member refutes.
-var routine = []string{"Got ping for unexpected node", "Refuting", "ignoring alive message", "was able to connect"}
+var routine = []string{"Got ping for unexpected node", "Refuting", "ignoring alive message"}
 
 // Write takes one line, as log.Logger hands it over. It may hold memberlist's
 // lock.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -243,15 +244,17 @@ func wake(c chan struct{}) {
 }
 
 // Leave says good-bye, waiting for at most the timeout that it gets round, and
-// closes the mesh.
+// closes the mesh. Not to be called by a Handler.
 func (m *Mesh) Leave(timeout time.Duration) error {
 	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
-		return ErrClosed
-	}
+	closed := m.closed
 	m.mu.Unlock()
-	m.gossip(appendOrigin(begin(msgBye), m.self), "bye")
+	if closed {
+		return errors.Join(ErrClosed, m.Close())
+	}
+	bye := appendOrigin(begin(msgBye), m.self)
+	m.count.out(KindMessage, len(bye))
+	m.gossip(bye, "bye")
 	err := m.list.Leave(timeout)
 	if cerr := m.Close(); err == nil {
 		err = cerr

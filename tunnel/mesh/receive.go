@@ -7,8 +7,9 @@ import (
 )
 
 // receive takes a message of the mesh's own from another member. It holds no
-// memberlist lock. msg is memberlist's: what is kept of it is copied.
-func (m *Mesh) receive(msg []byte) {
+// memberlist lock. msg is memberlist's: what is kept of it is copied. What is
+// rumoured came by gossip, and is passed on if it is new.
+func (m *Mesh) receive(msg []byte, rumoured bool) {
 	kind, r, err := open(msg)
 	if err != nil {
 		m.count.refuseMessage(err)
@@ -16,7 +17,7 @@ func (m *Mesh) receive(msg []byte) {
 	}
 	switch kind {
 	case msgDelta:
-		err = m.receiveDelta(r, msg)
+		err = m.receiveDelta(r, msg, rumoured)
 	case msgHead:
 		err = m.receiveHead(r, msg)
 	case msgState:
@@ -41,7 +42,7 @@ func (m *Mesh) receive(msg []byte) {
 
 // receiveDelta applies changes that follow what is known, keeps those that
 // come too early, and passes on what is new.
-func (m *Mesh) receiveDelta(r reader, msg []byte) error {
+func (m *Mesh) receiveDelta(r reader, msg []byte, rumoured bool) error {
 	o := r.origin()
 	d := r.delta()
 	if err := r.end(); err != nil {
@@ -61,7 +62,8 @@ func (m *Mesh) receiveDelta(r reader, msg []byte) error {
 		m.mu.Unlock()
 		return nil
 	}
-	if len(rep.pending) < maxPending {
+	if rep.waiting+len(d.changes) <= maxPending {
+		rep.waiting += len(d.changes)
 		rep.pending[d.first] = d
 	}
 	m.follow(in)
@@ -72,7 +74,9 @@ func (m *Mesh) receiveDelta(r reader, msg []byte) error {
 		m.require(in, last, origin{})
 	}
 	m.mu.Unlock()
-	m.gossip(bytes.Clone(msg), "")
+	if rumoured && len(msg) <= maxDelta {
+		m.gossip(bytes.Clone(msg), "")
+	}
 	return nil
 }
 
@@ -87,6 +91,7 @@ func (m *Mesh) follow(in *instance) {
 				continue
 			}
 			delete(rep.pending, first)
+			rep.waiting -= len(d.changes)
 			if first+uint64(len(d.changes))-1 > rep.seq {
 				endpoints, networks := m.table.apply(rep, d)
 				m.count.refused[RefusedEndpoint].Add(uint64(endpoints))
@@ -167,7 +172,7 @@ func (m *Mesh) receiveBundle(r reader) error {
 		if r.bad {
 			return errMalformed
 		}
-		m.receive(msg)
+		m.receive(msg, false)
 	}
 	return nil
 }

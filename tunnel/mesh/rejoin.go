@@ -177,8 +177,11 @@ func explain(err error) error {
 		return errHungUp
 	case strings.Contains(text, "connection refused"):
 		return errors.New("nobody listens there: is swd running with --mesh-listen?")
+	case strings.Contains(text, "timeout"):
+		return errors.New("it does not answer: is the way there open for UDP and TCP?")
 	}
-	return err
+	_, reason, _ := strings.Cut(text, "failed to join ")
+	return errors.New("failed to join " + strings.TrimSpace(reason))
 }
 
 // rejoin tries lost addresses until the mesh closes.

@@ -8,7 +8,7 @@ import (
 
 // Bounds of what one replica keeps besides its entries.
 const (
-	maxPending = 256  // Deltas that came before the ones that they follow.
+	maxPending = 4096 // Changes that came before the ones that they follow.
 	maxLog     = 1024 // Own changes that are kept to repair others' gaps without sending all.
 )
 
@@ -21,6 +21,7 @@ type replica struct {
 	entries  map[key]record
 	networks map[uint32]string
 	pending  map[uint64]delta // By first; beyond seq + 1.
+	waiting  int              // Changes in pending.
 }
 
 func newReplica(o origin) *replica {
