@@ -73,8 +73,7 @@ func (d *Daemon) endJoin(live *mesh.Mesh, spec config.Mesh, answered int, err er
 		d.failMesh(err)
 		return fail(http.StatusConflict, "%w", err).withHint("give each host a name of its own: swd --node NAME")
 	case err != nil:
-		return fail(http.StatusUnprocessableEntity, "%w", err).
-			withHint("is swd listening there (swd --mesh-listen), and do both have the same key (swctl mesh key ls)?")
+		return fail(http.StatusUnprocessableEntity, "%w", err)
 	case d.mesh == nil || d.mesh.live != live:
 		return fail(http.StatusConflict, "the mesh was left meanwhile")
 	}
