@@ -162,7 +162,17 @@ func (h *fakeHost) addresses() ([]netip.Addr, error) {
 	if !h.at.IsValid() {
 		return nil, nil
 	}
-	return []netip.Addr{h.at}, nil
+	all := []netip.Addr{h.at}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, l := range h.links {
+		if l.ns == "" {
+			for _, p := range l.o.ips {
+				all = append(all, p.Addr())
+			}
+		}
+	}
+	return all, nil
 }
 
 func (h *fakeHost) gossip(c *mesh.Config) {

@@ -64,6 +64,7 @@ func (d *Daemon) adjust(ctx context.Context, p *port) error {
 	if err != nil {
 		return hostFailure(err)
 	}
+	d.guardAddresses(p)
 	d.mu.Lock()
 	p.facts = p.dev.facts()
 	d.mu.Unlock()

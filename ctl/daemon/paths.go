@@ -123,6 +123,14 @@ func (d *Daemon) setAddresses() {
 	}
 }
 
+// guardAddresses has the guard know the addresses that the host has by a port
+// before a frame goes there. The caller holds change.
+func (d *Daemon) guardAddresses(p *port) {
+	if d.vtep != nil && leadsOut(p) {
+		d.setAddresses()
+	}
+}
+
 // guarded returns the port behind the tunnels' guard while there are tunnels. A
 // port by which frames leave to the host, or to the wire, must not carry to a
 // tunnel's end what only looks like a tunnel's. The caller holds wiring.

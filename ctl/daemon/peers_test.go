@@ -280,6 +280,10 @@ func TestGuard(t *testing.T) {
 	if len(nic.Sent(0)) != 0 {
 		t.Error("it left by the NIC")
 	}
+	// An address that the host gets by a port is guarded at once.
+	send("198.18.0.9", 1)
+	d.must("POST", api.PathPorts, config.Port{Name: "own", Network: "net", IfName: "heddle1", IPs: []string{"198.18.0.9/24"}}, nil)
+	send("198.18.0.9", 0)
 	d.must("DELETE", api.PathPeers+"/two", nil, nil)
 	send("192.0.2.2", 1)
 }

@@ -242,6 +242,7 @@ func (d *Daemon) attachDevice(p *port) error {
 // entries to the network; on failure to none of them. The caller holds change
 // and wiring.
 func (d *Daemon) wire(p *port) error {
+	d.guardAddresses(p)
 	n := d.networks[p.spec.Network].live
 	outer := d.mirrored(p)
 	if err := n.Attach(p.id, outer, vswitch.PortConfig{MTU: p.facts.mtu, Role: d.role(p)}); err != nil {
