@@ -78,7 +78,13 @@ type node struct {
 // node starts swd on host number i.
 func (c *cluster) node(i int, flags ...string) *node {
 	c.Helper()
-	n := &node{number: i, world: &world{T: c.T, host: c.plug(i), next: 10*i + 1}}
+	return c.nodeIn(c.plug(i), i, flags...)
+}
+
+// nodeIn starts swd in the namespace of host number i.
+func (c *cluster) nodeIn(host *lab.NetNS, i int, flags ...string) *node {
+	c.Helper()
+	n := &node{number: i, world: &world{T: c.T, host: host, next: 10*i + 1}}
 	n.swd = c.StartSwd(n.host, append([]string{"--node", n.name()}, flags...)...)
 	n.addNetwork(network, "--vni", itoa(vni))
 	c.nodes = append(c.nodes, n)
