@@ -1,10 +1,9 @@
 package daemon
 
 import (
-	"fmt"
+	"errors"
 	"net/netip"
 	"slices"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -21,11 +20,6 @@ const (
 	maxLearnt = 16384
 	// maxConflicts is how many address conflicts are remembered as told.
 	maxConflicts = 4096
-	// maxFights is how often a station may come back here from another host
-	// within fightTime until it is left to the other, as EVPN does with a
-	// duplicate MAC (RFC 7432 section 15.1).
-	maxFights = 5
-	fightTime = 180 * time.Second
 )
 
 // stationKey is a station of the mesh.
@@ -34,7 +28,7 @@ type stationKey struct {
 	mac wire.MAC
 }
 
-// station here is what this host knows of one of its own.
+// localStation is what this host knows of one of its own.
 type localStation struct {
 	ips  []netip.Addr
 	seen bool // Something came from it: the FDB has it at a port here.
@@ -42,17 +36,11 @@ type localStation struct {
 
 // localEndpoints is what this host announces. The daemon's change guards it.
 type localEndpoints struct {
-	told      map[stationKey][]netip.Addr
-	away      map[stationKey]fight // Of those that other members announce now.
-	conflicts map[conflictKey]bool // That were told of.
-	refused   bool                 // It was told that not all could be announced.
-}
-
-// fight is how often a station came back since a time.
-type fight struct {
-	back  int
-	since time.Time
-	away  bool
+	told      map[stationKey][]netip.Addr // Announced, and not withdrawn since.
+	away      map[stationKey]bool         // Those of told that have moved to another member.
+	doubled   map[stationKey]bool         // Those that were told to be here and elsewhere.
+	conflicts map[conflictKey]bool        // That were told of.
+	refused   bool                        // It was told that not all could be announced.
 }
 
 type conflictKey struct {
@@ -63,60 +51,38 @@ type conflictKey struct {
 
 func newLocalEndpoints() localEndpoints {
 	return localEndpoints{
-		told: make(map[stationKey][]netip.Addr), away: make(map[stationKey]fight), conflicts: make(map[conflictKey]bool),
+		told: make(map[stationKey][]netip.Addr), away: make(map[stationKey]bool),
+		doubled: make(map[stationKey]bool), conflicts: make(map[conflictKey]bool),
 	}
 }
 
-// lost notes that a station is another member's now.
-func (l *localEndpoints) lost(k stationKey) {
+// owned notes whose a station is now that this host has announced: its own,
+// another member's, or nobody's. In the last case the mesh calls it back by
+// itself.
+func (l *localEndpoints) owned(k stationKey, byAnother bool) {
+	if _, told := l.told[k]; told && byAnother {
+		l.away[k] = true
+	} else {
+		delete(l.away, k)
+	}
+}
+
+// news tells whether a station here is to be announced: if it hasn't been, if
+// its addresses have changed, and if it is back from another member, which shows
+// when something comes from it.
+func (l *localEndpoints) news(k stationKey, s localStation) bool {
+	if l.away[k] {
+		return s.seen
+	}
+	ips, told := l.told[k]
+	return !told || !slices.Equal(ips, s.ips)
+}
+
+// forget has a station that is no longer here be new when it comes again.
+func (l *localEndpoints) forget(k stationKey) {
 	delete(l.told, k)
-	f := l.away[k]
-	if time.Since(f.since) > fightTime {
-		f = fight{since: time.Now()}
-	}
-	f.away = true
-	l.away[k] = f
-}
-
-// comesBack tells whether a station that is here is to be announced: not if it
-// went to another member and nothing came from it here since, and not if it has
-// come back too often.
-func (l *localEndpoints) comesBack(k stationKey, s localStation) (yes, tell bool) {
-	f, was := l.away[k]
-	switch {
-	case !was:
-		return true, false
-	case f.away && !s.seen:
-		return false, false
-	case f.back >= maxFights && time.Since(f.since) <= fightTime:
-		return false, f.back == maxFights
-	}
-	return true, false
-}
-
-// leave notes which of those that were lost aren't here at all: when they come
-// again they are new.
-func (l *localEndpoints) leave(here map[stationKey]localStation) {
-	for k, f := range l.away {
-		if _, is := here[k]; is {
-			continue
-		}
-		if f.away = false; time.Since(f.since) > fightTime {
-			delete(l.away, k)
-		} else {
-			l.away[k] = f
-		}
-	}
-}
-
-// came notes that a station was announced from here.
-func (l *localEndpoints) came(k stationKey, ips []netip.Addr) {
-	l.told[k] = ips
-	if f, was := l.away[k]; was {
-		f.away = false
-		f.back++
-		l.away[k] = f
-	}
+	delete(l.away, k)
+	delete(l.doubled, k)
 }
 
 // conflict tells whether an address conflict is news.
@@ -140,29 +106,26 @@ func (d *Daemon) announceLocal() {
 	for k := range l.told {
 		if _, is := here[k]; !is {
 			live.Withdraw(k.vni, k.mac)
-			delete(l.told, k)
+			l.forget(k)
 		}
 	}
-	l.leave(here)
 	news := false
 	var refused error
 	for k, s := range here {
-		ips, told := l.told[k]
-		if told && slices.Equal(ips, s.ips) {
+		if !l.news(k, s) {
 			continue
 		}
-		if yes, tell := l.comesBack(k, s); !yes {
-			if tell {
-				d.tellFight(k)
-			}
-			continue
-		}
-		if err := live.Announce(mesh.Endpoint{VNI: k.vni, MAC: k.mac, IPs: s.ips}); err != nil {
+		err := live.Announce(mesh.Endpoint{VNI: k.vni, MAC: k.mac, IPs: s.ips})
+		switch {
+		case errors.Is(err, mesh.ErrFlapping):
+			d.tellDouble(k, err)
+		case err != nil:
 			refused = err
-			continue
+		default:
+			l.told[k] = s.ips
+			l.owned(k, false)
+			news = news || len(s.ips) > 0
 		}
-		l.came(k, s.ips)
-		news = news || len(s.ips) > 0
 	}
 	if refused != nil && !l.refused {
 		d.log.Warn("not every station here can be announced", zap.Error(refused))
@@ -243,20 +206,19 @@ func (d *Daemon) findConflicts() {
 	}
 }
 
-// tellFight tells once of a station that is here and elsewhere.
-func (d *Daemon) tellFight(k stationKey) {
+// tellDouble tells once of a station that is here and elsewhere.
+func (d *Daemon) tellDouble(k stationKey, why error) {
 	l := &d.mesh.local
-	f := l.away[k]
-	f.back++ // It is told once.
-	l.away[k] = f
+	if l.doubled[k] {
+		return
+	}
+	l.doubled[k] = true
 	name := ""
 	if n := d.networkWith(k.vni); n != nil {
 		name = n.spec.Name
 	}
-	message := fmt.Sprintf("%s is here and on another host: it came back here %d times; for %s it is left to the other; look for a duplicate address",
-		k.mac, maxFights, fightTime)
-	d.events.add(eventAddressConflict, "network "+name, message)
-	d.log.Warn("duplicate MAC", zap.String("network", name), zap.Stringer("mac", k.mac))
+	d.events.add(eventAddressConflict, "network "+name, why.Error())
+	d.log.Warn("duplicate MAC", zap.String("network", name), zap.Stringer("mac", k.mac), zap.Error(why))
 }
 
 // announcedIn marks the addresses that other members announce on a network as

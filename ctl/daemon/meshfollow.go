@@ -200,9 +200,9 @@ func (d *Daemon) endpointMoved(old, e mesh.Endpoint) {
 		if n := d.networkWith(e.VNI); n != nil {
 			d.place(e, n)
 		}
-		if old.VNI != 0 && old.Owner == d.opts.Node && e.Owner != d.opts.Node {
-			d.mesh.local.lost(stationKey{old.VNI, old.MAC})
-		}
+		d.mesh.local.owned(stationKey{e.VNI, e.MAC}, e.Owner != d.opts.Node)
+	} else {
+		d.mesh.local.owned(stationKey{old.VNI, old.MAC}, false)
 	}
 	if old.VNI == 0 {
 		return

@@ -113,36 +113,62 @@ func TestMeshPort(t *testing.T) {
 // told of, and then stays where it is.
 func TestMeshDuplicate(t *testing.T) {
 	t.Parallel()
-	l := newLocalEndpoints()
-	k := stationKey{7, 0x20000000007}
-	back := 0
-	for range 20 {
-		l.lost(k)
-		if yes, _ := l.comesBack(k, localStation{}); yes {
-			t.Fatal("it came back without a sign of it")
+	one, two := joined(t)
+	a, b := one.h.device(linkA).mem, two.h.device(linkB).mem
+	told := func(d *testDaemon) bool {
+		return slices.ContainsFunc(d.events.kept(), func(e api.Event) bool {
+			return e.Kind == eventAddressConflict && strings.Contains(e.Message, "02:00:00:00:00:07")
+		})
+	}
+	const mac = "02:00:00:00:00:07"
+	owner := func() (name string) {
+		for _, m := range one.members() {
+			if slices.ContainsFunc(m.Endpoints, func(e api.Endpoint) bool { return e.MAC == mac }) {
+				name = m.Name
+			}
 		}
-		if yes, tell := l.comesBack(k, localStation{seen: true}); yes {
-			l.came(k, nil)
-			back++
-		} else if !tell {
-			t.Fatal("it is left to the other without a word")
+		return name
+	}
+	for i := 0; !told(one) && !told(two); i++ {
+		if i > 30 {
+			t.Fatal("nobody is told of it")
+		}
+		from, at := a, "host1"
+		if i%2 == 1 {
+			from, at = b, "host2"
+		}
+		await(t, "it at "+at, func() bool {
+			from.Inject(0, mem.Frame{Data: frame(9, 7)})
+			return owner() == at || told(one) || told(two)
+		})
+	}
+}
+
+// TestLocalEndpoints: one that has moved away comes back when it is heard, or
+// when it was gone from here.
+func TestLocalEndpoints(t *testing.T) {
+	l, k := newLocalEndpoints(), stationKey{7, 0x20000000007}
+	silent, heard := localStation{ips: []netip.Addr{netipAddr("198.18.0.7")}}, localStation{ips: []netip.Addr{netipAddr("198.18.0.7")}, seen: true}
+	expect := func(what string, s localStation, want bool) {
+		t.Helper()
+		if l.news(k, s) != want {
+			t.Errorf("%s: announced %v", what, !want)
 		}
 	}
-	if back != maxFights {
-		t.Errorf("it came back %d times", back)
-	}
-	f := l.away[k]
-	f.since = time.Now().Add(-2 * fightTime)
-	l.away[k] = f
-	if yes, _ := l.comesBack(k, localStation{seen: true}); !yes {
-		t.Error("it never comes back")
-	}
-	// One that has gone from here is new when it comes again.
-	l.lost(k)
-	l.leave(nil)
-	if yes, _ := l.comesBack(k, localStation{}); !yes {
-		t.Error("a port that is made again isn't announced")
-	}
+	expect("a new one", silent, true)
+	l.told[k] = silent.ips
+	expect("an old one", heard, false)
+	expect("with other addresses", localStation{}, true)
+	l.owned(k, true)
+	expect("one that moved away", silent, false)
+	expect("one that was heard since", heard, true)
+	l.owned(k, false)
+	expect("one that vanished where it went", heard, false)
+	l.owned(k, true)
+	l.forget(k)
+	expect("one that was gone", silent, true)
+	l.owned(k, true)
+	expect("another member's that comes here", silent, true)
 }
 
 // TestMeshPartition: the entries of a member that can't be reached go, and come
