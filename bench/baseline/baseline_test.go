@@ -74,6 +74,30 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// What goes around the tunnel, or is lost in it, is no proof.
+func TestVerifyTunnel(t *testing.T) {
+	counts := func(n uint64) Counts {
+		end := TunnelEnd{From: Count{n, 100 * n}, To: Count{n, 100 * n}, Encap: Count{n, 100 * n}, Decap: Count{n, 100 * n}}
+		return TunnelCounts(end, end)
+	}
+	least := Least{AToB: Count{4, 400}, BToA: Count{4, 400}}
+	if err := Verify(counts(10), counts(14), least); err != nil {
+		t.Errorf("what was carried is refused: %v", err)
+	}
+	for name, change := range map[string]func(*Tunnel){
+		"encap at A": func(t *Tunnel) { t.EncapA.Frames-- },
+		"decap at B": func(t *Tunnel) { t.DecapB.Bytes-- },
+		"encap at B": func(t *Tunnel) { t.EncapB.Frames = 0 },
+		"decap at A": func(t *Tunnel) { t.DecapA.Bytes-- },
+	} {
+		after := counts(14)
+		change(after.Tunnel)
+		if err := Verify(counts(10), after, least); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 // A dump of Open vSwitch 3.1.0.
 const dump = ` cookie=0x1, duration=3.391s, table=0, n_packets=24, n_bytes=21540, in_port="port-a" actions=NORMAL
  cookie=0x2, duration=3.386s, table=0, n_packets=22, n_bytes=21322, idle_age=1, in_port="port-b" actions=NORMAL

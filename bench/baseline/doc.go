@@ -14,4 +14,10 @@
 //	container A                    host                        outside B
 //	eth0 198.18.0.1/24 ──── .254, the path, wan0 ──── eth0 192.0.2.1/24
 //	                        192.0.2.9/24, Heddle's own .10
+//
+// Paths that tunnel, with A and B on hosts of their own, which share A's network
+// by VXLAN over a veth pair:
+//
+//	container A              A's host                       B's host              container B
+//	eth0 198.18.0.1/24 ── the path ── u0 192.0.2.1 ── u0 192.0.2.2 ── the path ── eth0 198.18.0.2/24
 package baseline

@@ -35,6 +35,8 @@ type Path struct {
 	// NAT is what a path has that translates A's address; nil on one that
 	// switches.
 	NAT *NAT
+	// Hosts tells that A and B are on hosts of their own, which a tunnel joins.
+	Hosts bool
 	// PIDs are the path's own processes; a path in the kernel has none.
 	PIDs []int
 	// Count reads the path's own counters, from which a benchmark sees that
@@ -50,6 +52,27 @@ type Counts struct {
 	FromA, ToA, FromB, ToB Count
 	// Conns counts the connections that NAT rules have begun; 0 without NAT.
 	Conns uint64
+	// Tunnel counts at both ends of the tunnel; nil without one.
+	Tunnel *Tunnel
+}
+
+// Tunnel is what went into the tunnel at one end and came out at the other, by
+// the frames inside it.
+type Tunnel struct {
+	EncapA, DecapB Count // From A to B.
+	EncapB, DecapA Count // From B to A.
+}
+
+// TunnelEnd is the counters of one of a tunnel's hosts: at its container's port
+// and at its end of the tunnel.
+type TunnelEnd struct{ From, To, Encap, Decap Count }
+
+// TunnelCounts puts those of A's host and of B's together.
+func TunnelCounts(a, b TunnelEnd) Counts {
+	return Counts{
+		FromA: a.From, ToA: a.To, FromB: b.From, ToB: b.To,
+		Tunnel: &Tunnel{EncapA: a.Encap, DecapB: b.Decap, EncapB: b.Encap, DecapA: a.Decap},
+	}
 }
 
 // Least is what a path must have carried, and translated, at least.
@@ -61,17 +84,27 @@ type Least struct {
 // Verify tells whether the path carried what it should have between two
 // readings of its counters.
 func Verify(before, after Counts, least Least) error {
-	var errs []error
-	for _, c := range []struct {
+	type check struct {
 		where         string
 		before, after Count
 		least         Count
-	}{
+	}
+	checks := []check{
 		{"in from A", before.FromA, after.FromA, least.AToB},
 		{"out to B", before.ToB, after.ToB, least.AToB},
 		{"in from B", before.FromB, after.FromB, least.BToA},
 		{"out to A", before.ToA, after.ToA, least.BToA},
-	} {
+	}
+	if before.Tunnel != nil && after.Tunnel != nil {
+		checks = append(checks,
+			check{"into the tunnel at A's host", before.Tunnel.EncapA, after.Tunnel.EncapA, least.AToB},
+			check{"out of the tunnel at B's host", before.Tunnel.DecapB, after.Tunnel.DecapB, least.AToB},
+			check{"into the tunnel at B's host", before.Tunnel.EncapB, after.Tunnel.EncapB, least.BToA},
+			check{"out of the tunnel at A's host", before.Tunnel.DecapA, after.Tunnel.DecapA, least.BToA},
+		)
+	}
+	var errs []error
+	for _, c := range checks {
 		frames, bytes := c.after.Frames-c.before.Frames, c.after.Bytes-c.before.Bytes
 		if c.after.Frames < c.before.Frames || c.after.Bytes < c.before.Bytes {
 			errs = append(errs, fmt.Errorf("the path's counters ran backwards %s", c.where))

@@ -21,6 +21,8 @@ const readyBound = 20 * time.Second
 // Binaries are the programs under test.
 type Binaries struct {
 	Swd, Swctl string // Paths.
+	// Under is the words that swd is started by, as taskset -c 0; nil is none.
+	Under []string
 }
 
 var build struct {
@@ -99,7 +101,7 @@ func (s *Swd) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyBound,
 		fmt.Errorf("not ready after %v", readyBound))
 	defer cancel()
-	words := slices.Concat([]string{s.binaries.Swd, "--socket", s.Socket, "--state-dir", s.StateDir}, s.args)
+	words := slices.Concat(s.binaries.Under, []string{s.binaries.Swd, "--socket", s.Socket, "--state-dir", s.StateDir}, s.args)
 	p, err := s.NetNS.Start(words...)
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ var contenders = []struct {
 }{
 	{"bridge", switching}, {"swd-tap", switching}, {"swd-veth", switching}, {"ovs", switching},
 	{"masquerade", translating}, {swdOwn, translating}, {swdShared, translating},
+	{"vxlan", tunnelling}, {swdVXLANTAP, tunnelling}, {swdVXLANVeth, tunnelling}, {"ovs-vxlan", tunnelling},
 }
 
 func contenderNames() []string {
@@ -135,6 +136,10 @@ func (b *bench) newPath(ctx context.Context, name string) (*baseline.Path, error
 		return baseline.NewOVS(ctx, b.lab)
 	case "masquerade":
 		return baseline.NewMasquerade(ctx, b.lab)
+	case "vxlan":
+		return baseline.NewVXLAN(ctx, b.lab)
+	case "ovs-vxlan":
+		return baseline.NewOVSVXLAN(ctx, b.lab)
 	}
 	bin, err := b.binaries()
 	if err != nil {
@@ -145,6 +150,10 @@ func (b *bench) newPath(ctx context.Context, name string) (*baseline.Path, error
 		return newSwd(ctx, b.lab, bin, config.KindVeth, b.opts.SwdArgs)
 	case "swd-tap":
 		return newSwd(ctx, b.lab, bin, config.KindTAP, b.opts.SwdArgs)
+	case swdVXLANTAP:
+		return newSwdVXLAN(ctx, b.lab, bin, config.KindTAP, b.cores, b.opts.SwdArgs)
+	case swdVXLANVeth:
+		return newSwdVXLAN(ctx, b.lab, bin, config.KindVeth, b.cores, b.opts.SwdArgs)
 	default:
 		return newSwdNAT(ctx, b.lab, bin, name, b.opts.SwdArgs)
 	}

@@ -5,21 +5,24 @@
 // and settings. Some switch between two containers (kernel bridge, swd with TAP
 // ports, swd with veth ports, Open vSwitch where it is installed); some translate
 // between a container and the outside (kernel bridge, routing, masquerade and
-// DNAT; swd with an uplink of its own or a shared one). docs/BENCH.md tells what
-// each row does. All stand at the same time, and idle while another is measured.
-// A round measures each row on each contender in turn, and rounds repeat, so that
-// whatever else the machine does hits all alike. A figure is the median over the
-// rounds, with the least and the most.
+// DNAT; swd with an uplink of its own or a shared one); some tunnel between
+// containers on two hosts by VXLAN (the kernel's vxlan device; two swd with TAP
+// ports or with veth ports; two Open vSwitch). docs/BENCH.md tells what each row
+// does. All stand at the same time, and idle while another is measured. A round
+// measures each row on each contender in turn, and rounds repeat, so that whatever
+// else the machine does hits all alike. A figure is the median over the rounds,
+// with the least and the most.
 //
 // A figure counts only if the path's own counters account for the traffic (for
-// swd, those of `swctl port show`, `uplink show` and `nat ls`): a measurement that
-// they don't is reported as an error, and the exit code is 1.
+// swd, those of `swctl port show`, `uplink show`, `nat ls` and `peer show`): a
+// measurement that they don't is reported as an error, and the exit code is 1.
 //
 // # Where things run
 //
 // The same for all contenders. Nothing of the contenders themselves is pinned
 // from outside: swd pins its workers, Open vSwitch's thread and the kernel's
-// softirqs run where they choose, as in use.
+// softirqs run where they choose, as in use. Only where two swd stand for two hosts
+// is each confined to a half of the cores, as if it had a machine of its own.
 //
 //   - Bulk TCP, in two placements, since none suits all. Free: the scheduler
 //     chooses; a bridge does its work on the core of whoever sends, and is best

@@ -22,6 +22,15 @@ const (
 	columnFlows     = "64 flows"
 	columnFewConns  = "1 K connections"
 	columnManyConns = "1 M connections"
+
+	columnSuper = "super-frame"
+)
+
+// In-process figures of the tunnel that targets are set for.
+const (
+	frameEncap  = "64 B frame over mem ports, switch and VXLAN encap"
+	allocsEncap = "allocations, 64 frames, switch and VXLAN encap"
+	allocsDecap = "allocations, 64 frames, VXLAN decap and switch"
 )
 
 // suite is the Go benchmarks of a package, and which of their metrics are
@@ -56,6 +65,18 @@ var suites = []suite{
 		{"BenchmarkConns/1000_connections", "cpu-ns/frame", Figure{"translating for random connections", "ns", 1, true}, columnFewConns},
 		{"BenchmarkConns/1000000_connections", "cpu-ns/frame", Figure{"translating for random connections", "ns", 1, true}, columnManyConns},
 		{"BenchmarkMemory", "B/connection", Figure{"memory of a full connection table", "B", 1, true}, columnManyConns},
+	}},
+	{inTunnel, "heddle/tunnel", "^Benchmark(MemPorts|SuperFrame)$", []benchFigure{
+		{"BenchmarkMemPorts/encap,_one_flow", "cpu-ns/frame", Figure{frameEncap, "ns", 1, true}, columnFlow},
+		{"BenchmarkMemPorts/encap,_64_flows", "cpu-ns/frame", Figure{frameEncap, "ns", 1, true}, columnFlows},
+		{"BenchmarkMemPorts/encap,_one_flow", "allocs/op", Figure{allocsEncap, "", 0, true}, columnFlow},
+		{"BenchmarkMemPorts/encap,_64_flows", "allocs/op", Figure{allocsEncap, "", 0, true}, columnFlows},
+		{"BenchmarkMemPorts/decap,_one_flow", "cpu-ns/frame", Figure{"64 B frame over mem ports, VXLAN decap and switch", "ns", 1, true}, columnFlow},
+		{"BenchmarkMemPorts/decap,_64_flows", "cpu-ns/frame", Figure{"64 B frame over mem ports, VXLAN decap and switch", "ns", 1, true}, columnFlows},
+		{"BenchmarkMemPorts/decap,_one_flow", "allocs/op", Figure{allocsDecap, "", 0, true}, columnFlow},
+		{"BenchmarkMemPorts/decap,_64_flows", "allocs/op", Figure{allocsDecap, "", 0, true}, columnFlows},
+		{"BenchmarkSuperFrame/encap", "cpu-ns/frame", Figure{"62 KB of TCP, VXLAN encap of 44 segments", "ns", 0, true}, columnSuper},
+		{"BenchmarkSuperFrame/decap", "cpu-ns/frame", Figure{"62 KB of TCP, VXLAN decap and joining of 44 segments", "ns", 0, true}, columnSuper},
 	}},
 }
 

@@ -39,7 +39,7 @@ func command() *cobra.Command {
 	var quick bool
 	c := &cobra.Command{
 		Use:   "swbench",
-		Short: "Measure Heddle beside the kernel's bridge and NAT and Open vSwitch",
+		Short: "Measure Heddle beside the kernel's bridge, NAT and vxlan and Open vSwitch",
 		Example: "  swbench --quick\n" +
 			"  swbench --rows tcp-1,frames-60 --contenders bridge,swd-tap --runs 7\n" +
 			"  swbench --rows 'nat-*'",

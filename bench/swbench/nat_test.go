@@ -51,6 +51,7 @@ func TestRoundOverNAT(t *testing.T) {
 func TestRowsOn(t *testing.T) {
 	bridge, masquerade := &baseline.Path{}, &baseline.Path{NAT: &baseline.NAT{MaxConns: 262_144}}
 	daemon := &baseline.Path{NAT: &baseline.NAT{MaxConns: tableRoom}}
+	vxlan := &baseline.Path{Hosts: true, PIDs: []int{1, 2}}
 	for _, c := range []struct {
 		row  string
 		path *baseline.Path
@@ -59,6 +60,8 @@ func TestRowsOn(t *testing.T) {
 		{"tcp-1", bridge, true}, {"tcp-1", masquerade, false}, {"idle", bridge, false},
 		{"nat-tcp-1", bridge, false}, {"nat-tcp-1", masquerade, true},
 		{"nat-crr-100k", masquerade, true}, {"nat-crr-1m", masquerade, false}, {"nat-crr-1m", daemon, true},
+		{"vxlan-tcp-1", vxlan, true}, {"vxlan-tcp-1", bridge, false}, {"tcp-1", vxlan, false}, {"idle", vxlan, false},
+		{"nat-tcp-1", vxlan, false},
 	} {
 		if got := rowNamed(t, c.row).on(c.path); got != c.want {
 			t.Errorf("%s: %v", c.row, got)

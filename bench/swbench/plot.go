@@ -13,7 +13,7 @@ const (
 	panelWidth   = 360
 	barHeight    = 18
 	barGap       = 6
-	labelWidth   = 84
+	labelWidth   = 96
 	valueWidth   = 110
 	panelMargin  = 16
 	titleHeight  = 26
@@ -25,10 +25,11 @@ const (
 var barColors = map[string]string{
 	"bridge": "#999999", "swd-tap": "#0072b2", "swd-veth": "#56b4e9", "ovs": "#e69f00",
 	"masquerade": "#999999", swdOwn: "#0072b2", swdShared: "#56b4e9",
+	"vxlan": "#999999", swdVXLANTAP: "#0072b2", swdVXLANVeth: "#56b4e9", "ovs-vxlan": "#e69f00",
 }
 
 // bases are what the others' bars are given as multiples of.
-var bases = map[table]string{switching: "bridge", translating: "masquerade"}
+var bases = map[table]string{switching: "bridge", translating: "masquerade", tunnelling: "vxlan"}
 
 // writePlot draws a panel for each figure: a bar for each contender's median,
 // a line from its least to its most.

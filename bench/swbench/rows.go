@@ -23,11 +23,25 @@ type table string
 const (
 	switching   table = "switching"   // Of paths that switch.
 	translating table = "translating" // Of paths that translate.
+	tunnelling  table = "tunnelling"  // Of paths that tunnel.
 	inSwitch    table = "in process: switch"
 	inNAT       table = "in process: NAT"
+	inTunnel    table = "in process: tunnel"
 )
 
-var tables = []table{switching, translating, inSwitch, inNAT}
+var tables = []table{switching, translating, tunnelling, inSwitch, inNAT, inTunnel}
+
+// tableOf returns where a contender's figures stand.
+func tableOf(p *baseline.Path) table {
+	switch {
+	case p.Hosts:
+		return tunnelling
+	case p.NAT != nil:
+		return translating
+	default:
+		return switching
+	}
+}
 
 // Row is one measurement, done in every round on every contender of its table.
 type Row struct {
@@ -44,7 +58,7 @@ type Row struct {
 
 // on tells whether the row is measured on a contender.
 func (r Row) on(p *baseline.Path) bool {
-	return (r.Table == translating) == (p.NAT != nil) && (r.Applies == nil || r.Applies(p))
+	return r.Table == tableOf(p) && (r.Applies == nil || r.Applies(p))
 }
 
 // measurement is the outcome of one row on one contender.
@@ -70,6 +84,11 @@ const (
 	natAB       = "published port, ab"
 	natFrames60 = "NAT out, 60 B frames delivered, one flow"
 	natMemory   = "memory of a connection, table full"
+
+	vxlanTCP1     = "VXLAN, TCP, 1 stream"
+	vxlanTCP4     = "VXLAN, TCP, 4 streams"
+	vxlanRR       = "VXLAN, TCP_RR, two cores"
+	vxlanFrames60 = "VXLAN, 60 B frames delivered, one flow"
 )
 
 // allRows returns the rows in the order of the tables. docs/BENCH.md tells what
@@ -112,10 +131,17 @@ func allRows() []Row {
 			func(p *baseline.Path) bool { return p.NAT.MaxConns >= size.conns+mostConns },
 		})
 	}
-	return append(rows, Row{
-		"nat-memory", natMemory, translating, []Figure{{Name: natMemory, Unit: "B", Digits: 1, Lower: true}}, connectionMemory,
-		func(ctx context.Context, p *baseline.Path) error { return p.NAT.Renew(ctx) }, nil,
-	})
+	return append(rows,
+		Row{"nat-memory", natMemory, translating, []Figure{{Name: natMemory, Unit: "B", Digits: 1, Lower: true}}, connectionMemory,
+			func(ctx context.Context, p *baseline.Path) error { return p.NAT.Renew(ctx) }, nil},
+
+		Row{"vxlan-tcp-1", vxlanTCP1, tunnelling, rate(vxlanTCP1, "Gb/s", 1), tcpStreams(1, free), nil, nil},
+		Row{"vxlan-tcp-1-pinned", vxlanTCP1 + pinned, tunnelling, rate(vxlanTCP1+pinned, "Gb/s", 1), tcpStreams(1, twoCores), nil, nil},
+		Row{"vxlan-tcp-4", vxlanTCP4, tunnelling, rate(vxlanTCP4, "Gb/s", 1), tcpStreams(4, free), nil, nil},
+		Row{"vxlan-tcp-4-pinned", vxlanTCP4 + pinned, tunnelling, rate(vxlanTCP4+pinned, "Gb/s", 1), tcpStreams(4, twoCores), nil, nil},
+		Row{"vxlan-rr-cross", vxlanRR, tunnelling, rate(vxlanRR, "k/s", 2), roundTrips(twoCores), nil, nil},
+		Row{"vxlan-frames-60", vxlanFrames60, tunnelling, rate(vxlanFrames60, "Mpps", 3), smallFrames, nil, nil},
+	)
 }
 
 // rowNames lists what --rows takes.

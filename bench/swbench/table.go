@@ -16,7 +16,7 @@ func writeTable(w io.Writer, r *Result) error {
 	fmt.Fprintf(w, "%s, median (least–most) of %d runs of %d s\n\n",
 		r.Started.Format("2006-01-02 15:04 UTC"), r.Options.Runs, r.Options.Seconds)
 	for _, c := range r.Contenders {
-		fmt.Fprintf(w, "%-10s %s\n", c.Name, c.About)
+		fmt.Fprintf(w, "%-14s %s\n", c.Name, c.About)
 	}
 	for _, s := range r.Skipped {
 		fmt.Fprintf(w, "left out: %s\n", s)

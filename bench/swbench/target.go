@@ -44,6 +44,14 @@ var targets = []target{
 	{"allocations, 64 frames, switch and NAT", columnFlows, "", 0},
 	{"translating for random connections", columnManyConns, columnFewConns, 4},
 	{"memory of a full connection table", columnManyConns, "", 128},
+
+	{vxlanTCP1, swdVXLANTAP, "vxlan", 0.9},
+	{vxlanTCP1, swdVXLANTAP, "ovs-vxlan", 5},
+	{frameEncap, columnFlow, "", 90},
+	{frameEncap, columnFlows, "", 90},
+	{allocsEncap, columnFlow, "", 0},
+	{allocsEncap, columnFlows, "", 0},
+	{allocsDecap, columnFlows, "", 0},
 }
 
 // Verdict says whether a target was met.
