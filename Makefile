@@ -27,7 +27,7 @@ install: build ## install swd, swctl and the systemd unit below PREFIX (/usr/loc
 	install -D -m 0644 ctl/swd/swd.service $(DESTDIR)/etc/systemd/system/swd.service
 	install -D -m 0644 ctl/swd/heddle.sysusers $(DESTDIR)/usr/lib/sysusers.d/heddle.conf
 
-demo: deps build ## two containers on one switch, out and in by NAT: ping, measure, clean up
+demo: deps build ## containers on one switch, out and in by NAT, and across two hosts by the mesh
 	@bench/demo/demo.sh
 
 check: deps ## gofmt, vet and golangci-lint

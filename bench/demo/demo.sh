@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Two containers on one switch, and the same two on the kernel's bridge; and the
-# two and an outside host, by NAT:
+# Two containers on one switch, and the same two on the kernel's bridge; the two
+# and an outside host, by NAT; and a container on a second host, by the mesh:
 #
 #    namespace a            namespace host             namespace b
 #   198.18.0.1 eth0 ──TAP── swd (network demo) ──TAP── eth0 198.18.0.2
 #   198.18.1.1 eth1 ─veth── br0 (kernel bridge) ─veth── eth1 198.18.1.2
 #                           wan0 192.0.2.9, uplink
-#                            │
-#                           eth0 192.0.2.80, namespace outside
+#                            │                                 namespace c
+#                           eth0 192.0.2.80, outside       eth0 198.18.0.3 ──TAP─┐
+#                                                                                │
+#                           u0 203.0.113.1 ── u0 203.0.113.2, namespace host2: swd
 #
 # Everything is made in namespaces of its own and removed again.
 set -euo pipefail
@@ -17,6 +19,7 @@ PATH=$PWD/bin:$PATH:/usr/sbin:/sbin:$PWD/.tools/docker/bin
 
 rounds=3 seconds=3
 host=heddle-demo-$$ a=heddle-demo-$$-a b=heddle-demo-$$-b outside=heddle-demo-$$-out
+host2=heddle-demo-$$-2 c=heddle-demo-$$-c
 dir=$(mktemp -d)
 export SWCTL_SOCKET=$dir/swd.sock no_proxy='*'
 pids=()
@@ -25,7 +28,7 @@ cleanup() {
 	for pid in "${pids[@]}"; do
 		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true
 	done
-	for ns in $a $b $outside $host; do
+	for ns in $a $b $c $outside $host $host2; do
 		ip netns del "$ns" 2>/dev/null || true
 	done
 	rm -rf "$dir"
@@ -36,21 +39,34 @@ trap 'exit 130' INT TERM
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 run() { printf '$ %s\n' "${*//$dir/…}"; "$@"; }
 
-for ns in $host $a $b $outside; do
+for ns in $host $host2 $a $b $c $outside; do
 	ip netns add "$ns"
 	ip -n "$ns" link set lo up
 done
+# The wire between the hosts.
+ip -n "$host" link add u0 up type veth peer name u0 netns "$host2"
+ip -n "$host2" link set u0 up
+ip -n "$host" addr add 203.0.113.1/24 dev u0
+ip -n "$host2" addr add 203.0.113.2/24 dev u0
+
+# launch HOST SOCKET FLAG… starts swd there and waits until it is ready.
+launch() {
+	local word
+	rm -f "$dir/ready"
+	mkfifo "$dir/ready"
+	printf '$ swd %s\n' "${*:3}"
+	ip netns exec "$1" swd --socket "$2" --state-dir "$2.state" "${@:3}" >"$dir/ready" 2>"$2.log" &
+	pids+=($!)
+	if ! read -r -t 10 word <"$dir/ready" || [ "$word" != ready ]; then
+		echo "error: swd did not start:" >&2
+		cat "$2.log" >&2
+		exit 1
+	fi
+	echo "$word"
+}
 
 step "swd starts"
-mkfifo "$dir/ready"
-ip netns exec "$host" swd --socket "$SWCTL_SOCKET" --state-dir "$dir/state" >"$dir/ready" 2>"$dir/log" &
-pids+=($!)
-if ! read -r -t 10 word <"$dir/ready" || [ "$word" != ready ]; then
-	echo "error: swd did not start:" >&2
-	cat "$dir/log" >&2
-	exit 1
-fi
-echo "$word"
+launch "$host" "$SWCTL_SOCKET" --node host1 --mesh-listen 203.0.113.1
 
 step "a network, and a port for each container"
 run swctl network add demo --subnet 198.18.0.0/24 --gateway 198.18.0.254 --subnet 2001:db8::/64
@@ -107,15 +123,15 @@ for end in "$a 1" "$b 2"; do
 	ip -n "$ns" link set eth1 up
 done
 
-# serve ADDRESS starts an iperf3 server in b and waits until it listens.
+# serve NAMESPACE ADDRESS starts an iperf3 server there and waits until it listens.
 serve() {
-	ip netns exec "$b" iperf3 -s -B "$1" --forceflush >"$dir/iperf3-$1" 2>&1 &
+	ip netns exec "$1" iperf3 -s -B "$2" --forceflush >"$dir/iperf3-$2" 2>&1 &
 	pids+=($!)
 	for _ in $(seq 100); do
-		grep -q listening "$dir/iperf3-$1" && return
+		grep -q listening "$dir/iperf3-$2" && return
 		sleep 0.05
 	done
-	echo "error: iperf3 does not listen on $1" >&2
+	echo "error: iperf3 does not listen on $2" >&2
 	exit 1
 }
 # measure ADDRESS prints one TCP stream's Gb/s as the receiver saw it.
@@ -125,8 +141,8 @@ measure() {
 median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
 
 step "TCP, one stream, $rounds rounds of $seconds s in turn"
-serve 198.18.0.2
-serve 198.18.1.2
+serve "$b" 198.18.0.2
+serve "$b" 198.18.1.2
 swd_gbps=() bridge_gbps=()
 for _ in $(seq $rounds); do
 	swd_gbps+=("$(measure 198.18.0.2)")
@@ -143,3 +159,17 @@ swd_median=$(median "${swd_gbps[@]}") bridge_median=$(median "${bridge_gbps[@]}"
 printf '%-28s %s\n' "" "Gb/s (median of $rounds)"
 printf '%-28s %.1f\n' "swd, TAP ports" "$swd_median" "kernel bridge, veth" "$bridge_median"
 jq -nr --argjson s "$swd_median" --argjson k "$bridge_median" '"ratio                        \($s / $k * 100 | round / 100)"'
+
+step "a second host: it joins the mesh, and its container the network"
+SWCTL_SOCKET=$dir/two.sock
+launch "$host2" "$SWCTL_SOCKET" --node host2
+run swctl mesh join 203.0.113.1
+run swctl network add demo
+run swctl port add c --network demo --netns "/run/netns/$c" --ip 198.18.0.3/24 --ip 2001:db8::3/64
+
+step "the containers of both hosts talk"
+run ip netns exec "$a" ping -c 3 -i 0.2 198.18.0.3
+run ip netns exec "$c" ping -c 3 -i 0.2 2001:db8::1
+run ip netns exec "$c" curl -sS --max-time 5 http://198.18.0.2/
+run swctl mesh members
+run swctl mesh members --endpoints
