@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"testing"
@@ -14,6 +16,13 @@ import (
 
 	"heddle/dataplane/wire"
 )
+
+// TestMain collects garbage rarely: hundreds of hosts in one process make much
+// of it.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	os.Exit(m.Run())
+}
 
 var testKey = []byte("0123456789abcdef0123456789abcdef")
 
@@ -121,6 +130,10 @@ func (c *cluster) kill(i int) {
 	_ = n.Close()
 }
 
+// pollEvery is how often within looks, which is what makes a large cluster
+// dear: it compares all tables.
+const pollEvery = 100 * time.Millisecond
+
 // within waits until a condition holds and returns how long that took; it
 // fails if that is longer than the limit.
 func (c *cluster) within(limit time.Duration, what string, holds func() error) time.Duration {
@@ -134,7 +147,7 @@ func (c *cluster) within(limit time.Duration, what string, holds func() error) t
 		if time.Since(start) > limit {
 			c.t.Fatalf("%s: not after %s: %v", what, limit, err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(pollEvery)
 	}
 }
 

@@ -71,13 +71,13 @@ const (
 // tune is memberlist's configuration. Of n hosts one that fails is probed by
 // some other within about 0.5 s, is suspect 0.5 s later, and has
 // SuspicionMult × log10(n) × 0.5 s to object, twice that while nobody confirms:
-// at 50 hosts 4.3 s, at most 8.5 s. A host that only pauses for 2.5 s is never
+// at 50 hosts 3.4 s, at most 6.8 s. A host that only pauses for 2 s is never
 // taken for failed.
 func tune() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.ProbeInterval = 500 * time.Millisecond
 	c.ProbeTimeout = 250 * time.Millisecond
-	c.SuspicionMult = 5
+	c.SuspicionMult = 4
 	c.SuspicionMaxTimeoutMult = 2
 	c.AwarenessMaxMultiplier = 2 // A host that doubts itself probes no rarer than every second.
 	c.GossipInterval = 200 * time.Millisecond
