@@ -53,6 +53,10 @@ type Config struct {
 	// one inside address; 0 means three quarters of what the others leave.
 	HostConns, HostPorts int
 	Lifetimes            Lifetimes
+	// Pause is called by control code that has long work to do, now and then,
+	// for the workers to get the lock: it goes to who runs, and who waits gets it
+	// after 1 ms only (sync.Mutex). It sleeps for some 50 µs; nil doesn't.
+	Pause func()
 }
 
 // Lifetimes says how long a connection lives without a packet from the inside.
@@ -115,6 +119,9 @@ func New(c Config) (*NAT, error) {
 	if c.Workers < 1 || c.MaxConns < 1 || c.MaxConns > MaxConns || c.HostConns < 0 || c.HostPorts < 0 {
 		return nil, fmt.Errorf("new NAT: %d workers, %d connections, %d and %d for one address: %w: want at least 1 worker, 1 to %d connections, no negative limit",
 			c.Workers, c.MaxConns, c.HostConns, c.HostPorts, ErrInvalid, MaxConns)
+	}
+	if c.Pause == nil {
+		c.Pause = func() {}
 	}
 	n := &NAT{config: c, workers: make([]worker, c.Workers), rules: make([]rule, 1)}
 	if err := n.table.init(&n.config); err != nil {
@@ -264,21 +271,17 @@ func (n *NAT) Tick(worker int, now int64) {
 	t.close(w.spent)
 }
 
-// After as long a work as it is to remove a chunk of connections, control code
-// leaves mu to the workers for a while: it goes to who runs, and who waits gets
-// it after 1 ms only (sync.Mutex).
-const (
-	pause      = 50 * time.Microsecond
-	removeCost = 32 // Of one, in connections looked at.
-)
+// removeCost is what it is to remove a connection, in connections looked at.
+const removeCost = 32
 
-// end removes the connections that which tells, chunk by chunk.
+// end removes the connections that which tells, chunk by chunk. After as long a
+// work as it is to remove a chunk it leaves mu to the workers for a while.
 func (n *NAT) end(which func(*conn) bool) int {
 	ended, work := 0, 0
 	for from, more := uint32(1), true; more; {
 		if work >= chunk*removeCost {
 			work = 0
-			time.Sleep(pause)
+			n.config.Pause()
 		}
 		work += chunk
 		n.mu.Lock()

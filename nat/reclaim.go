@@ -70,7 +70,7 @@ func (t *table) advanceResets(now uint32, budget int) int {
 // closedPorts is the ports of a pool whose mapping has ended, the oldest first.
 // Each is there once at most, so there is always room. An entry that has become
 // wrong, because its port was given back or is used again, is found to be so
-// when its turn comes.
+// when its turn comes; one that has ended again by then goes to the end.
 type closedPorts struct {
 	ring    []closedPort // A power of two, one for each port of the pool at least.
 	head, n uint32

@@ -1,7 +1,9 @@
 package nat
 
 import (
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -46,22 +48,66 @@ func TestShortConnectionsDontUseUpThePorts(t *testing.T) {
 		for i := range uint16(3000) {
 			ext := l.begin(hostA, 5000+i, far4)
 			if ext == long || ext == half {
-				t.Fatalf("%+v: a port that is in use was given away", c)
+				t.Fatalf("%v: a port that is in use was given away", c)
 			}
 			l.finish(hostA, 5000+i, ext, far4)
 		}
 		// With fair shares a host has 75 ports, and so 73 that have ended.
 		room := uint16(73)
-		if c != (Config{}) {
+		if c.HostPorts+c.HostConns > 0 {
 			room = 48
 		}
 		for k := range l.n.Conns(Filter{}, int64(l.now)) {
 			if p := k.Original.Src.Port(); p >= 5000 && p < 8000-room && c.HostConns == 0 {
-				t.Errorf("%+v: connection %d is there, which ended before others that aren't", c, p-5000)
+				t.Errorf("%v: connection %d is there, which ended before others that aren't", c, p-5000)
 			}
 		}
 		l.outOne(tcpPkt(hostA, 4000, far4, 80, ackF, 1001, 2001))
 		l.backOne(tcpPkt(far4, 80, ext4, half, ackF, 2001, 1002))
+		l.drops()
+		checkTable(t, l.n)
+	}
+}
+
+// TestReclaimTakesNothingThatIsOpen: of connections that begin, and end by FIN
+// or RST, at random, against a list of those that are open. None is refused
+// while there is a port that no open one has.
+func TestReclaimTakesNothingThatIsOpen(t *testing.T) {
+	const ports = 30
+	for seed := range uint64(5) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		l := narrow(t, ports, Config{HostPorts: 1000, HostConns: 1000})
+		type end struct {
+			host netip.Addr
+			port uint16
+			ext  uint16
+		}
+		var open []end
+		for i := range uint16(2000) {
+			l.now += time.Duration(r.IntN(500)) * time.Millisecond
+			if len(open) < ports && (len(open) == 0 || r.IntN(2) == 0) {
+				e := end{host: []netip.Addr{hostA, hostB}[r.IntN(2)], port: 5000 + i}
+				e.ext = l.begin(e.host, e.port, far4)
+				for _, o := range open {
+					if o.ext == e.ext {
+						t.Fatalf("port %d is that of two open connections", e.ext)
+					}
+				}
+				open = append(open, e)
+				continue
+			}
+			k := r.IntN(len(open))
+			e := open[k]
+			if r.IntN(3) == 0 {
+				l.backOne(tcpPkt(far4, 80, ext4, e.ext, rst, 2001, 0))
+			} else {
+				l.finish(e.host, e.port, e.ext, far4)
+			}
+			open = slices.Delete(open, k, k+1)
+		}
+		for _, e := range open {
+			expect(t, "port at the end", l.outOne(tcpPkt(e.host, e.port, far4, 80, ackF, 1001, 2001)).sport, e.ext)
+		}
 		l.drops()
 		checkTable(t, l.n)
 	}

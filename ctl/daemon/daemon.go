@@ -149,6 +149,9 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	return newOn(ctx, o, m)
 }
 
+// natPause is for how long a flush of connections leaves them to the workers.
+const natPause = 50 * time.Microsecond
+
 // newOn is New on a host, which it closes in the end.
 func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 	if o.Log == nil {
@@ -192,7 +195,7 @@ func newOn(ctx context.Context, o Options, h host) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.sw = vswitch.New(o.Workers, o.MaxMACs)
-	if d.nat, err = nat.New(nat.Config{Workers: o.Workers, MaxConns: o.MaxConns}); err != nil {
+	if d.nat, err = nat.New(nat.Config{Workers: o.Workers, MaxConns: o.MaxConns, Pause: func() { time.Sleep(natPause) }}); err != nil {
 		return nil, err
 	}
 	d.engine, err = dataplane.NewEngine(dataplane.Config{Workers: o.Workers, CPUs: o.CPUs, Clock: d.now})
