@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"heddle/bench/baseline"
 	"heddle/bench/lab"
 	"heddle/ctl/api"
 )
@@ -31,7 +32,7 @@ type cluster struct {
 }
 
 // vni is that of the network on all hosts.
-const vni = 7
+const vni = baseline.VNI
 
 // newCluster makes a wire without hosts.
 func newCluster(t *testing.T) *cluster {
@@ -59,10 +60,17 @@ func v6(i int) string { return fmt.Sprintf("2001:db8:2::%x", i) }
 // plug makes the namespace of host number i and connects it with the wire.
 func (c *cluster) plug(i int) *lab.NetNS {
 	c.Helper()
+	n := c.plugBare(i)
+	c.NoError(n.AddAddress("u0", v4(i)+"/24", v6(i)+"/64"))
+	return n
+}
+
+// plugBare is plug without addresses.
+func (c *cluster) plugBare(i int) *lab.NetNS {
+	c.Helper()
 	n := c.NewNetNS("host" + itoa(i))
 	c.Veth(n, "u0", c.wire, wireEnd(i))
 	c.Run(c.wire, "ip", "link", "set", wireEnd(i), "master", "br0")
-	c.NoError(n.AddAddress("u0", v4(i)+"/24", v6(i)+"/64"))
 	return n
 }
 
