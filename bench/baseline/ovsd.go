@@ -15,22 +15,32 @@ import (
 	"heddle/bench/lab"
 )
 
-const (
-	ovsSchema = "/usr/share/openvswitch/vswitch.ovsschema"
-	ovsBound  = 30 * time.Second // For the daemons to start and their bridges to be made.
-)
+// ovsBound is how long the daemons may take to start and make their bridges.
+const ovsBound = 30 * time.Second
+
+// ovsSchema is where the database's schema is: beside the programs, which need
+// not be the system's.
+func ovsSchema() (string, error) {
+	tool, err := exec.LookPath("ovsdb-tool")
+	if err != nil {
+		return "", fmt.Errorf("ovsdb-tool: %w (Debian package openvswitch-switch)", ErrNotInstalled)
+	}
+	schema := filepath.Join(filepath.Dir(tool), "../share/openvswitch/vswitch.ovsschema")
+	if _, err := os.Stat(schema); err != nil {
+		return "", fmt.Errorf("%s: %w (Debian package openvswitch-switch)", schema, ErrNotInstalled)
+	}
+	return schema, nil
+}
 
 // ovsInstalled returns ErrNotInstalled where Open vSwitch is missing.
 func ovsInstalled() error {
-	for _, program := range []string{"ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "ovs-ofctl"} {
+	for _, program := range []string{"ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("%s: %w (Debian package openvswitch-switch)", program, ErrNotInstalled)
 		}
 	}
-	if _, err := os.Stat(ovsSchema); err != nil {
-		return fmt.Errorf("%s: %w (Debian package openvswitch-switch)", ovsSchema, ErrNotInstalled)
-	}
-	return nil
+	_, err := ovsSchema()
+	return err
 }
 
 // ovs is a running Open vSwitch: its two daemons, in a namespace and with
@@ -48,8 +58,12 @@ func startOVS(ctx context.Context, host *lab.NetNS, dir string, tso bool) (*ovs,
 	if err := os.Mkdir(o.dir, 0o700); err != nil {
 		return nil, err
 	}
+	schema, err := ovsSchema()
+	if err != nil {
+		return nil, err
+	}
 	db := filepath.Join(o.dir, "conf.db")
-	if _, err := o.host.Run(ctx, o.own("ovsdb-tool", "create", db, ovsSchema)...); err != nil {
+	if _, err := o.host.Run(ctx, o.own("ovsdb-tool", "create", db, schema)...); err != nil {
 		return nil, err
 	}
 	if _, err := o.host.Start(o.own("ovsdb-server", db, "--remote=p"+o.database())...); err != nil {
@@ -59,7 +73,7 @@ func startOVS(ctx context.Context, host *lab.NetNS, dir string, tso bool) (*ovs,
 		return nil, err
 	}
 	// userspace-tso is read once, when the datapath starts.
-	err := o.vsctl(ctx, "--no-wait", "set", "Open_vSwitch", ".", fmt.Sprintf("other_config:userspace-tso-enable=%t", tso))
+	err = o.vsctl(ctx, "--no-wait", "set", "Open_vSwitch", ".", fmt.Sprintf("other_config:userspace-tso-enable=%t", tso))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"heddle/bench/baseline"
@@ -13,6 +16,11 @@ import (
 //
 //	station tap11 ── swd, host1 ── wire ── host2: br-phy, br0 ── station ovs21
 func TestTunnelOVS(t *testing.T) {
+	unpacked, err := filepath.Abs("../../.tools/openvswitch/usr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", strings.Join([]string{os.Getenv("PATH"), unpacked + "/bin", unpacked + "/sbin"}, ":"))
 	c := newCluster(t)
 	h := c.node(1)
 	c.offloads(false, map[*lab.NetNS]string{h.host: "u0"})

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring Heddle need and this machine
 # lacks: Debian packages, and the linter at the version given as $1 into the
-# folder given as $2, and Docker's engine and coturn's programs there too. What
-# is there already is left alone.
+# folder given as $2, and Docker's engine, coturn's and Open vSwitch's programs
+# there too. What is there already is left alone.
 set -euo pipefail
 lint_version=$1 bin=$2
 
@@ -65,6 +65,18 @@ coturn=$bin/coturn
 if [[ $(ldd "$coturn"/usr/bin/turn*) == *"not found"* ]]; then
 	install libevent-core-2.1-7 libevent-extra-2.1-7 libevent-openssl-2.1-7 libevent-pthreads-2.1-7 \
 		libhiredis0.14 libmariadb3 libpq5 libsqlite3-0 libssl3 libsystemd0
+fi
+
+# Open vSwitch's package would start its daemons. Its libraries start nothing.
+openvswitch=$bin/openvswitch
+if ! command -v ovs-vswitchd >/dev/null; then
+	if [ ! -e "$openvswitch/usr/sbin/ovs-vswitchd" ]; then
+		unpack "$openvswitch" openvswitch-switch openvswitch-common
+		ln -s ../lib/openvswitch-switch/ovs-vswitchd "$openvswitch/usr/sbin/ovs-vswitchd"
+	fi
+	if [[ $(ldd "$openvswitch"/usr/sbin/ovs*d "$openvswitch"/usr/bin/ovs-vsctl) == *"not found"* ]]; then
+		install libbpf1 libcap-ng0 libnuma1 libssl3 libunbound8 libxdp1
+	fi
 fi
 
 if ! "$bin/golangci-lint" version 2>/dev/null | grep -qF "${lint_version#v}"; then
