@@ -35,8 +35,10 @@ func TestMesh(t *testing.T) {
 		}
 	}`, 0x21, 0x31, three.v4(), strings.ReplaceAll(one.mac(b), ":", "")))
 	one.across(mtu-50, a, b)
-	one.across(mtu-50, b, d)
-	one.across(mtu-50, d, a)
+	for _, way := range [][2]*station{{b, d}, {d, a}} {
+		one.tcp(way[0], way[1], way[1].ip4, some)
+		one.tcp(way[0], way[1], way[1].ip6, some)
+	}
 	for name, what := range map[string]string{
 		"requests": "ARP requests or answers", "solicitations": "neighbour solicitations", "astray": "frames for host2, to host3,",
 	} {

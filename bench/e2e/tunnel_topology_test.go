@@ -101,9 +101,8 @@ func (c *cluster) nodeIn(host *lab.NetNS, i int, flags ...string) *node {
 
 func (n *node) name() string { return "host" + itoa(n.number) }
 
-// v4 and v6 are the host's addresses on the wire.
+// v4 is the host's address on the wire.
 func (n *node) v4() string { return v4(n.number) }
-func (n *node) v6() string { return v6(n.number) }
 
 // peer adds a static peer and waits until frames get there.
 func (n *node) peer(name, address string) {
