@@ -8,11 +8,14 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"heddle/bench/lab"
 	"heddle/bench/load"
@@ -49,6 +52,7 @@ func TestNATSYNFlood(t *testing.T) {
 			w.reach(s, server4)
 		}
 		w.asks(w.server, w.ext4, 8080, "web")
+		w.favour()
 		stream := w.startBulk(bystander.ns, w.server, server4)
 
 		gate := w.neighbour(attacker.ns, attacker.ifname, gate4)
@@ -84,7 +88,7 @@ type flood struct {
 
 // floodTries is how often a flood is tried: what else runs on the machine
 // takes from a stream, too.
-const floodTries = 3
+const floodTries = 5
 
 // survives fails the test if a stream doesn't keep half of its rate during a
 // flood, or nobody connects within a second after it.
@@ -174,6 +178,35 @@ func (w *natWorld) in(t *testing.T) *natWorld {
 	return &inner
 }
 
+// favour has swd and the test run before what else runs on the machine until the
+// test ends: it is about what a flood takes from a stream, not about that.
+func (w *world) favour() {
+	w.Helper()
+	self := os.Getpid()
+	w.NoError(setNice(w.swd.Process().PID(), -20))
+	w.NoError(setNice(self, -20))
+	w.Cleanup(func() { w.NoError(setNice(self, 0)) })
+}
+
+// setNice sets the nice value of a process's threads, which those that they make
+// inherit.
+func setNice(pid, nice int) error {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return err
+	}
+	for _, thread := range threads {
+		id, err := strconv.Atoi(thread.Name())
+		if err == nil {
+			err = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) { // It has ended meanwhile.
+			return fmt.Errorf("nice value of thread %s: %w", thread.Name(), err)
+		}
+	}
+	return nil
+}
+
 // created is how many connections swd has tracked since it started.
 func (w *natWorld) created() uint64 {
 	w.Helper()
@@ -225,21 +258,21 @@ func (w *world) startBulk(from, to *lab.NetNS, address string) *bulk {
 	w.NoError(err)
 	w.Cleanup(func() { _, _ = b.out.Close(), b.in.Close() })
 	go func() {
-		chunk := make([]byte, 64<<10)
+		var chunk [64 << 10]byte
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
-		began, sent := time.Now(), 0.0
-		for {
-			if sent > time.Since(began).Seconds()*bulkRate {
+		const each, most = time.Duration(len(chunk) * 1e9 / bulkRate), 100 * time.Millisecond
+		for due := time.Now(); ; due = due.Add(each) {
+			for time.Until(due) > 0 {
 				<-tick.C
-				continue
 			}
-			n, err := b.out.Write(chunk)
-			if err != nil {
+			if late := time.Since(due); late > most {
+				due = due.Add(late - most) // What was missed long ago isn't made up for.
+			}
+			if _, err := b.out.Write(chunk[:]); err != nil {
 				b.sender <- err
 				return
 			}
-			sent += float64(n)
 		}
 	}()
 	go func() {
@@ -276,7 +309,7 @@ func (b *bulk) finish() error {
 	if err := b.out.Close(); err != nil {
 		return err
 	}
-	<-b.sender
+	_ = <-b.sender // It was in the middle of a Write.
 	if err := <-b.counter; !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("the stream's end: %w", err)
 	}
