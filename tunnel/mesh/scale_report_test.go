@@ -88,8 +88,8 @@ func writeScalePlot(w io.Writer, results []scaled) {
 			for _, r := range results {
 				points = append(points, fmt.Sprintf("%.1f,%.1f", x(r), y(l.of(r))))
 			}
-			fmt.Fprintf(w, `<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/><text x="%d" y="%d" fill="%s">%s</text>
-`, strings.Join(points, " "), l.color, 8, high+34+14*j, l.color, l.name)
+			fmt.Fprintf(w, `<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/><path d="M8 %dh16" stroke="%s" stroke-width="2"/><text x="30" y="%d">%s</text>
+`, strings.Join(points, " "), l.color, high+30+14*j, l.color, high+34+14*j, l.name)
 		}
 		fmt.Fprintln(w, "</g>")
 	}
