@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"net"
 	"slices"
 	"testing"
@@ -117,7 +116,7 @@ func TestTunnelIntruders(t *testing.T) {
 func (c *cluster) got(at *raw, text string) {
 	c.Helper()
 	_, _, err := at.await(5*time.Second, func(frame []byte) bool {
-		if bytes.Contains(frame, []byte("intruder")) {
+		if carries("intruder")(frame) {
 			c.Errorf("an intruder's frame came: %x", frame)
 		}
 		return carries(text)(frame)
