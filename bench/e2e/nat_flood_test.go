@@ -309,8 +309,10 @@ func (b *bulk) finish() error {
 	if err := b.out.Close(); err != nil {
 		return err
 	}
-	_ = <-b.sender // It was in the middle of a Write.
-	if err := <-b.counter; !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+	if err := <-b.sender; !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("the stream's sender: %w", err)
+	}
+	if err := <-b.counter; !errors.Is(err, io.EOF) {
 		return fmt.Errorf("the stream's end: %w", err)
 	}
 	return b.in.Close()
