@@ -86,10 +86,13 @@ func TestTunnelFlooding(t *testing.T) {
 			}
 		}
 	}
-	c.nft(one.host, `table inet seen {
+	c.nft(one.host, fmt.Sprintf(`table inet seen {
 		counter elsewhere { }
-		chain out { type filter hook output priority 0; ip daddr 192.0.2.3 udp dport 4789 counter name elsewhere; }
-	}`)
+		chain out {
+			type filter hook output priority 0
+			ip daddr %s udp dport 4789 @th,128,48 0x%s counter name elsewhere
+		}
+	}`, v4(3), strings.ReplaceAll(one.mac(stations[1]), ":", "")))
 	one.tcp(stations[0], stations[1], stations[1].ip4, some)
 	if n := c.counted(one.host, "elsewhere"); n > 0 {
 		t.Errorf("%d datagrams of what was for host2 went to host3", n)
