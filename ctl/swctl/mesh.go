@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -24,10 +25,12 @@ func (p *program) meshJoin() *cobra.Command {
 		Use:   "join ADDR[:PORT]…",
 		Short: "Join the mesh that any of these hosts is a member of",
 		Long: `Join the mesh that any of these hosts is a member of. One that answers is
-enough; the addresses are remembered and asked again when swd starts. In a mesh,
+enough; the addresses are remembered and asked again when swd starts. A host's
+name is looked up here and now; its addresses are what is remembered. In a mesh,
 hosts share those networks that both have, by name unless they have VNIs, and
 tell each other which MACs and IP addresses they have.`,
 		Example: `  swctl mesh join 192.0.2.2
+  swctl mesh join host2.example
   swctl mesh join 192.0.2.2 '[2001:db8::3]:7946'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -38,7 +41,16 @@ tell each other which MACs and IP addresses they have.`,
 		RunE: works(0, func(cmd *cobra.Command, args []string) error {
 			c := p.client()
 			defer c.Close()
-			m, err := c.JoinMesh(cmd.Context(), config.Mesh{Join: args})
+			tries, err := joinTries(cmd.Context(), net.DefaultResolver.LookupNetIP, args)
+			if err != nil {
+				return err
+			}
+			var m api.Mesh
+			for _, join := range tries {
+				if m, err = c.JoinMesh(cmd.Context(), config.Mesh{Join: join}); err == nil {
+					break
+				}
+			}
 			if err != nil {
 				return err
 			}
