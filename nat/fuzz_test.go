@@ -107,6 +107,22 @@ func FuzzTranslation(f *testing.F) {
 	})
 }
 
+// TestAShortCutIsOneConnections has the record of a connection of UDP go to one
+// of TCP with the same endpoints, whose fragment makes no short cut of its own.
+func TestAShortCutIsOneConnections(t *testing.T) {
+	l := newLab(t, options{config: Config{MaxConns: 1, HostConns: 1}})
+	u := udpPkt(hostA, 5000, far4, 80)
+	l.outOne(u)
+	expect(t, "flushed", l.n.Flush(Filter{}), 1)
+	s := tcpPkt(hostA, 5000, far4, 80, syn, 1000, 0)
+	s.more, s.payload = true, make([]byte, 20)
+	l.outOne(s)
+	if w, _ := l.out(u); len(w) != 0 {
+		t.Errorf("UDP went out by the connection of TCP: %v", w)
+	}
+	l.drops(dataplane.ConnTableFull)
+}
+
 // TestShortCutsDoWhatTheLongWayDoes sends the same packets through two labs,
 // one of which forgets its short cuts all the time.
 func TestShortCutsDoWhatTheLongWayDoes(t *testing.T) {
