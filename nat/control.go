@@ -274,8 +274,9 @@ func (n *NAT) Tick(worker int, now int64) {
 // removeCost is what it is to remove a connection, in connections looked at.
 const removeCost = 32
 
-// end removes the connections that which tells, chunk by chunk. After as long a
-// work as it is to remove a chunk it leaves mu to the workers for a while.
+// end removes the connections that which tells, and the other halves of
+// hairpins, chunk by chunk. After as long a work as it is to remove a chunk it
+// leaves mu to the workers for a while.
 func (n *NAT) end(which func(*conn) bool) int {
 	ended, work := 0, 0
 	for from, more := uint32(1), true; more; {
@@ -289,13 +290,32 @@ func (n *NAT) end(which func(*conn) bool) int {
 		end := min(from+chunk, t.fresh)
 		for ; from < end; from++ {
 			if c := &t.conns[from]; c.flags&isLive != 0 && which(c) {
+				other := n.otherHalf(c)
 				t.remove(from)
 				ended++
 				work += removeCost
+				if other != 0 && other != from {
+					t.remove(other)
+					ended++
+					work += removeCost
+				}
 			}
 		}
 		more = from < t.fresh
 		n.mu.Unlock()
 	}
 	return ended
+}
+
+// otherHalf returns the other connection of a hairpin, which has c's external
+// endpoint as its outside one and the other way round; 0 if there is none. The
+// caller holds mu.
+func (n *NAT) otherHalf(c *conn) uint32 {
+	u := n.uplinkOwning(c.out)
+	if u == nil {
+		return 0
+	}
+	t, ext, out := &n.table, u.extOf(c.out), n.table.exts[c.ext].addr
+	h := t.hashExternal(c.class, ext, c.outPort, out, c.extPort)
+	return t.findExternal(h, c.class, ext, c.outPort, out, c.extPort)
 }

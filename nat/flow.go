@@ -27,8 +27,9 @@ type flow struct {
 	conn  uint32 // 0: unused.
 	link  uint16 // The path that it comes in by.
 	path  uint16 // The one that it goes out by.
-	rule  uint16 // The connection's, with ext and proto: see isOf.
+	rule  uint16 // The connection's, with ext and class: see isOf.
 	ext   uint16
+	class class
 	proto uint8
 	dir   uint8
 
@@ -131,7 +132,7 @@ func (t *turn) quick(l *link) uint16 {
 // or one that does the same: another may have got its record since. The rule
 // tells the network, too.
 func (f *flow) isOf(c *conn) bool {
-	if c.rule != f.rule || c.ext != f.ext || (c.class == tcp) != (f.proto == wire.ProtoTCP) || c.class > udp {
+	if c.rule != f.rule || c.ext != f.ext || c.class != f.class {
 		return false
 	}
 	out := c.out.addr4()
@@ -187,7 +188,8 @@ func (t *turn) remember(l *link, path uint16, id uint32, r *rewrite, mtu int) {
 	}
 	c := &t.nat.table.conns[id]
 	*f = flow{
-		addrs: addrs, ports: ports, conn: id, link: l.path, path: path, rule: c.rule, ext: c.ext, proto: p.proto, dir: uint8(dir),
+		addrs: addrs, ports: ports, conn: id, link: l.path, path: path,
+		rule: c.rule, ext: c.ext, class: p.class, proto: p.proto, dir: uint8(dir),
 		generation: t.nat.generation, until: min(t.now+askEvery, t.last.fresh), mtu: int32(mtu),
 		macs: *(*[12]byte)(p.data), addr: r.addr.addr4(), port: r.port,
 		ip: r.delta.Add(ttlDelta), l4: r.delta.Add(wire.Delta16(old, r.port)), partial: r.delta,

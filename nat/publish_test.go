@@ -156,6 +156,32 @@ func TestRemovingAPublicationEndsItsFlows(t *testing.T) {
 	}
 }
 
+func TestRemovalEndsBothHalvesOfAHairpin(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(l *lab, id RuleID)
+	}{
+		{"publication", func(l *lab, id RuleID) { l.must(l.n.RemoveRule(id)) }},
+		{"who is reached", func(l *lab, _ RuleID) { expect(l.t, "ended", l.n.RemoveHost(l.gw, hostB), 2) }},
+		{"who reaches", func(l *lab, _ RuleID) { expect(l.t, "ended", l.n.RemoveHost(l.gw, hostA), 2) }},
+		{"a flush", func(l *lab, _ RuleID) { expect(l.t, "ended", l.n.Flush(Filter{Dst: ext4}), 2) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLab(t, options{})
+			id := l.mustPublish("web", wire.ProtoTCP, netip.Addr{}, one(8080), hostB, 80)
+			l.out(tcpPkt(hostA, 5000, ext4, 8080, syn, 10, 0))
+			expect(t, "connections", l.n.Stats().Conns, 2)
+			tt.end(l, id)
+			expect(t, "connections after", l.n.Stats().Conns, 0)
+		})
+	}
+	// A container that talks to its own mapping is both halves.
+	l := newLab(t, options{})
+	l.out(udpPkt(hostA, 5000, ext4, 5000))
+	expect(t, "ended", l.n.Flush(Filter{}), 1)
+	expect(t, "connections after", l.n.Stats().Conns, 0)
+}
+
 func TestPublicationHairpin(t *testing.T) {
 	for _, masq := range []bool{true, false} {
 		l := newLab(t, options{noMasq: !masq})
