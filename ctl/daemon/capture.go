@@ -69,12 +69,13 @@ func (d *Daemon) mirrored(p *port) dataplane.Port {
 }
 
 // mirroredTunnel is mirrored for a tunnel: a capture of its network shows what
-// leaves by it. What comes in by it shows at the ports where it goes out.
-func (d *Daemon) mirroredTunnel(r *remote, o *remoteTunnel) dataplane.Port {
+// leaves by it. What comes in by it shows at the ports where it goes out. remote is
+// the name of where it leads.
+func (d *Daemon) mirroredTunnel(remote string, o *remoteTunnel) dataplane.Port {
 	outer := dataplane.Port(o.live)
 	for _, t := range d.running {
 		if t.network == o.network {
-			outer = t.wrap(o.id, r.name, outer)
+			outer = t.wrap(o.id, remote, outer)
 		}
 	}
 	return outer
@@ -152,11 +153,11 @@ func (d *Daemon) endCapture(t *activeCapture) error {
 
 func (d *Daemon) mirrorAll(t *activeCapture) error {
 	attached := make(map[*port]*vswitch.Network)
-	tunnels := make(map[*remoteTunnel]*remote)
+	tunnels := make(map[*remoteTunnel]string) // With the names of where they lead: wiring doesn't keep those.
 	d.mu.RLock()
 	for _, r := range d.remotes {
 		if o := r.tunnels[t.network]; o != nil {
-			tunnels[o] = r
+			tunnels[o] = r.name
 		}
 	}
 	network := d.networks[t.network]
@@ -178,8 +179,8 @@ func (d *Daemon) mirrorAll(t *activeCapture) error {
 	for p, n := range attached { // wiring keeps them attached.
 		errs = append(errs, d.mirror(p, n))
 	}
-	for o, r := range tunnels {
-		errs = append(errs, network.live.Swap(o.id, d.mirroredTunnel(r, o)))
+	for o, remote := range tunnels {
+		errs = append(errs, network.live.Swap(o.id, d.mirroredTunnel(remote, o)))
 	}
 	if len(tunnels) > 0 {
 		d.engine.Do(func(int) {}) // No worker is in another.

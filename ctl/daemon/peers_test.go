@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"heddle/ctl/api"
 	"heddle/ctl/config"
+	"heddle/dataplane"
+	"heddle/dataplane/capture"
 	"heddle/dataplane/mem"
 )
 
@@ -330,4 +333,37 @@ func TestTunnelsShow(t *testing.T) {
 		one.must("GET", api.PathDrops, nil, &drops)
 		return slices.ContainsFunc(drops, func(o api.DropCount) bool { return o.Reason == "unknown-peer" })
 	})
+}
+
+// TestTunnelsAreCapturedWhileTheyChange: a capture begins and ends while peers
+// come and go; the race detector watches.
+func TestTunnelsAreCapturedWhileTheyChange(t *testing.T) {
+	t.Parallel()
+	one, _ := pair(t)
+	one.must("POST", api.PathPeers, `{"name":"two","address":"192.0.2.2"}`, nil)
+	tunnel := one.remoteNamed("two").tunnels["net"].id
+	done := make(chan error, 1)
+	go func() {
+		var errs []error
+		for range 20 {
+			errs = append(errs, one.AddPeer(config.Peer{Name: "three", Address: "192.0.2.3"}), one.RemovePeer("three"))
+		}
+		done <- errors.Join(errs...)
+	}()
+	for range 20 {
+		c, err := capture.New(capture.Config{Workers: one.engine.Workers(), RingBytes: 1 << 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &activeCapture{c: c, network: "net", names: make(map[dataplane.PortID]string)}
+		if err := errors.Join(one.startCapture(a), one.stopCapture(a), c.Close()); err != nil {
+			t.Error(err)
+		}
+		if got := a.name(tunnel); got != "two" {
+			t.Errorf("the tunnel's name is %q", got)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

@@ -340,7 +340,7 @@ func (d *Daemon) link(r *remote, n *network) (*remoteTunnel, error) {
 	t := &remoteTunnel{id: id, live: live, network: n.spec.Name}
 	d.wiring.Lock()
 	defer d.wiring.Unlock()
-	if err := n.live.Attach(id, d.mirroredTunnel(r, t), vswitch.PortConfig{Role: vswitch.Tunnel}); err != nil {
+	if err := n.live.Attach(id, d.mirroredTunnel(r.name, t), vswitch.PortConfig{Role: vswitch.Tunnel}); err != nil {
 		return nil, errors.Join(err, d.vtep.live.RemoveTunnel(live))
 	}
 	d.mu.Lock()
