@@ -45,10 +45,11 @@ tell each other which MACs and IP addresses they have.`,
 			if err != nil {
 				return err
 			}
-			var m api.Mesh
-			for _, join := range tries {
-				if m, err = c.JoinMesh(cmd.Context(), config.Mesh{Join: join}); err == nil {
-					break
+			m, err := c.JoinMesh(cmd.Context(), config.Mesh{Join: tries[0]})
+			if err != nil && len(tries) > 1 {
+				first := err
+				if m, err = c.JoinMesh(cmd.Context(), config.Mesh{Join: tries[1]}); err != nil {
+					err = first // That of the family that is tried first is likelier to be of use.
 				}
 			}
 			if err != nil {
