@@ -71,7 +71,10 @@ func parseEndpoint(s string, port uint16) (netip.AddrPort, error) {
 	a, err := netip.ParseAddr(host)
 	if err != nil {
 		at, err := netip.ParseAddrPort(s)
-		if err != nil || at.Port() == 0 {
+		if err == nil && at.Port() == 0 {
+			return netip.AddrPort{}, fmt.Errorf("%s: nobody listens at port 0: want 1 to 65535", quote(s))
+		}
+		if err != nil {
 			return netip.AddrPort{}, fmt.Errorf("%s is no address: want IP[:PORT], as 192.0.2.2 or [2001:db8::2]:%d; a host's name is not looked up", quote(s), port)
 		}
 		a, port = at.Addr(), at.Port()

@@ -23,7 +23,7 @@ func TestParseEndpoint(t *testing.T) {
 		"host2":            "not looked up",
 		"host2:4789":       "not looked up",
 		"192.0.2.2:":       "no address",
-		"192.0.2.2:0":      "no address",
+		"192.0.2.2:0":      "nobody listens at port 0",
 		"192.0.2.2:65536":  "no address",
 		"192.0.2.2/24":     "no address",
 		"[192.0.2.2]":      "no address",
