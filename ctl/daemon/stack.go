@@ -79,9 +79,8 @@ func (d *Daemon) wantedStack() (addresses []netip.Addr, want attach.Stack) {
 			continue
 		}
 		for _, a := range n.gateway.config.Addresses {
-			i := slices.IndexFunc(addresses, func(h netip.Addr) bool { return h.Is4() == a.Addr().Is4() })
-			if i >= 0 {
-				want.Routes = append(want.Routes, attach.StackRoute{Subnet: a.Masked(), Source: addresses[i], MTU: n.gateway.config.MTU})
+			if source := d.stackSource(addresses, r.spec.Uplink, a.Addr().Is4()); source.IsValid() {
+				want.Routes = append(want.Routes, attach.StackRoute{Subnet: a.Masked(), Source: source, MTU: n.gateway.config.MTU})
 				want.MTU = max(want.MTU, n.gateway.config.MTU)
 			}
 		}
@@ -92,6 +91,24 @@ func (d *Daemon) wantedStack() (addresses []netip.Addr, want attach.Stack) {
 	})
 	want.Routes = slices.CompactFunc(want.Routes, func(a, b attach.StackRoute) bool { return a.Subnet == b.Subnet })
 	return addresses, want
+}
+
+// stackSource returns which of the host's addresses a network sees it under: one
+// of the uplink that masquerades it, so that other uplinks change nothing, else
+// the first; the zero Addr if there is none of the family.
+func (d *Daemon) stackSource(addresses []netip.Addr, uplink string, v4 bool) (source netip.Addr) {
+	for _, h := range addresses {
+		if h.Is4() != v4 {
+			continue
+		}
+		if u := d.uplinks[uplink]; u != nil && u.shared() && slices.ContainsFunc(u.state.Addresses, func(p netip.Prefix) bool { return p.Addr() == h }) {
+			return h
+		}
+		if !source.IsValid() {
+			source = h
+		}
+	}
+	return source
 }
 
 // openStack makes what is missing.

@@ -25,6 +25,11 @@ func TestWayToTheHost(t *testing.T) {
 	if way() != nil {
 		t.Error("there is a way to the host without a masquerade")
 	}
+	// An uplink that isn't the network's, and comes before it by name.
+	other := nic()
+	other.Addresses, other.NextHops = []netip.Prefix{netip.MustParsePrefix("203.0.113.9/24")}, nil
+	d.h.setNIC("up1", other)
+	d.must("POST", api.PathUplinks, `{"name":"another","interface":"up1"}`, nil)
 	var rule api.NAT
 	d.must("POST", api.PathNAT, masquerade, &rule)
 	route := func(source string) attach.Stack {
@@ -49,6 +54,7 @@ func TestWayToTheHost(t *testing.T) {
 	await(t, "the route has the new address as its source", func() bool {
 		return reflect.DeepEqual(set(), route("192.0.2.77"))
 	})
+	d.must("DELETE", api.PathUplinks+"/another", nil, nil)
 	d.h.setNIC("up0", attach.UplinkState{})
 	await(t, "no way to a host without an address", func() bool { return way() == nil })
 	d.h.setNIC("up0", nic())
