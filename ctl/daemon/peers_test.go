@@ -130,7 +130,7 @@ func TestPeersRefused(t *testing.T) {
 		{`{"name":"self","address":"192.0.2.1"}`, 409, "this host takes frames itself"},
 		{`{"name":"x","address":"host2.example"}`, 400, "a host's name is not looked up"},
 		{`{"name":"x","address":"224.0.0.1"}`, 400, "no address that a host may have"},
-		{`{"name":"x","address":"192.0.2.9:0"}`, 400, "no address"},
+		{`{"name":"x","address":"192.0.2.9:0"}`, 400, "nobody listens at port 0"},
 		{`{"name":"x"}`, 400, "missing"},
 		{`{"name":"x","address":"192.0.2.9","networks":["none"]}`, 404, "there is no network none"},
 		{`{"name":"x","address":"192.0.2.9","networks":["net","net"]}`, 400, "given twice"},
