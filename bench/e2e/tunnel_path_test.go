@@ -56,7 +56,9 @@ func TestTunnelPathMTU(t *testing.T) {
 			one.awaitMTU("far", 1400)
 			two.awaitMTU("far", 1400)
 			stream.flows(t)
+			c.NoError(stream.finish())
 			one.across(1400-f.headers, a, b)
+			stream = one.startBulk(a.ns, b.ns, b.ip4)
 
 			told := one.counter(f.told)
 			c.NoError(one.openRaw(&station{ns: router, ifname: "r0"}).send(
@@ -76,9 +78,9 @@ func TestTunnelPathMTU(t *testing.T) {
 				one.awaitMTU("far", 1280)
 			}
 			stream.flows(t)
+			c.NoError(stream.finish())
 			one.tcp(a, b, b.ip4, some)
 			one.tcp(a, b, b.ip6, some)
-			c.NoError(stream.finish())
 		})
 	}
 }
