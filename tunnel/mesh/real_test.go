@@ -22,7 +22,8 @@ func TestRealSockets(t *testing.T) {
 		"IPv6": {"::1", "::1", "::1"},
 	} {
 		t.Run(family, func(t *testing.T) {
-			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+			// memberlist's Shutdown doesn't wait for a probe under way.
+			defer goleak.VerifyNone(t, goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 			c := newCluster(t)
 			open := func(i int) {
 				w := newWatcher(t)
