@@ -43,7 +43,7 @@ race: deps ## the same under the race detector
 	$(GO) test -count=1 -timeout 15m -race $$($(GO) list ./... | grep -v /bench/)
 
 e2e: deps ## namespaces, real kernels and programs, end to end
-	$(GO) test -count=1 -timeout 10m ./bench/e2e/...
+	$(GO) test -count=1 -timeout 15m ./bench/e2e/...
 
 fuzz: ## fuzz every invariant for FUZZTIME (10s) each
 	@bench/install/fuzz.sh $(or $(FUZZTIME),10s)
