@@ -32,11 +32,8 @@ func (n *Network) Announce(mac wire.MAC, id dataplane.PortID) error {
 }
 
 func (n *Network) announce(mac wire.MAC, id dataplane.PortID) error {
-	if mac.IsZero() || mac.IsMulticast() || mac > wire.Broadcast {
-		return fmt.Errorf("%w: want the address of one station", ErrInvalid)
-	}
-	if n.slot(id) == nil {
-		return fmt.Errorf("port %d: %w", id, ErrUnknown)
+	if err := n.mayPlace(mac, id); err != nil {
+		return err
 	}
 	t := &n.sw.fdb
 	t.mu.Lock()
@@ -57,14 +54,8 @@ func (n *Network) announce(mac wire.MAC, id dataplane.PortID) error {
 	case !v.announced() && (n.told >= n.maxMACs/announcedShare || t.told >= t.maxMACs/announcedShare):
 		n.refused++
 		return fmt.Errorf("%w: %d of at most %d entries are announced", ErrFull, n.told, n.maxMACs/announcedShare)
-	case at != none:
-		t.pull(at, v)
-		t.push(at, next)
-		t.cells[at].val.Store(uint64(next))
-		t.resize(v.port())
-		return nil
 	}
-	if !t.insert(n, key, home, next) {
+	if !t.place(n, key, home, at, next) {
 		return fmt.Errorf("%w: %d entries", ErrFull, n.macs)
 	}
 	return nil

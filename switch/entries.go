@@ -104,19 +104,16 @@ func (n *Network) AddStatic(mac wire.MAC, id dataplane.PortID) error {
 }
 
 func (n *Network) addStatic(mac wire.MAC, id dataplane.PortID) error {
-	if mac.IsZero() || mac.IsMulticast() || mac > wire.Broadcast {
-		return fmt.Errorf("%w: want the address of one station", ErrInvalid)
-	}
-	if n.slot(id) == nil {
-		return fmt.Errorf("port %d: %w", id, ErrUnknown)
+	if err := n.mayPlace(mac, id); err != nil {
+		return err
 	}
 	t := &n.sw.fdb
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := keyOf(uint64(mac)<<16, n.index)
 	home := t.home(key)
-	static := newValue(id, forever) | staticBit
-	if at := t.locate(key, home); at != none {
+	at := t.locate(key, home)
+	if at != none {
 		v := value(t.cells[at].val.Load())
 		if v.static() && v.port() == id {
 			return nil
@@ -124,16 +121,37 @@ func (n *Network) addStatic(mac wire.MAC, id dataplane.PortID) error {
 		if v.static() {
 			return fmt.Errorf("%w by port %d", ErrInUse, v.port())
 		}
-		t.pull(at, v)
-		t.push(at, static)
-		t.cells[at].val.Store(uint64(static))
-		t.resize(v.port())
-		return nil
 	}
-	if !t.insert(n, key, home, static) {
+	if !t.place(n, key, home, at, newValue(id, forever)|staticBit) {
 		return fmt.Errorf("%w: %d entries, all static", ErrFull, n.macs)
 	}
 	return nil
+}
+
+// mayPlace tells why control code can't put a MAC on a port, if it can't. The
+// caller holds Switch.mu.
+func (n *Network) mayPlace(mac wire.MAC, id dataplane.PortID) error {
+	if mac.IsZero() || mac.IsMulticast() || mac > wire.Broadcast {
+		return fmt.Errorf("%w: want the address of one station", ErrInvalid)
+	}
+	if n.slot(id) == nil {
+		return fmt.Errorf("port %d: %w", id, ErrUnknown)
+	}
+	return nil
+}
+
+// place makes next the value of a key whose cell is at, or that has none. It
+// returns false if there is no room. The caller holds fdb.mu.
+func (t *fdb) place(n *Network, key uint64, home, at uint32, next value) bool {
+	if at == none {
+		return t.insert(n, key, home, next)
+	}
+	v := value(t.cells[at].val.Load())
+	t.pull(at, v)
+	t.push(at, next)
+	t.cells[at].val.Store(uint64(next))
+	t.resize(v.port())
+	return true
 }
 
 // Remove forgets a MAC, whatever its entry is. It fails with ErrUnknown if it
