@@ -1,0 +1,103 @@
+package baseline
+
+import (
+	"context"
+
+	"heddle/bench/lab"
+)
+
+// relayReady is what a relay prints when it relays.
+const relayReady = "ready\n"
+
+// NewTAPRelay joins two containers by a program that passes frames between two
+// TAPs: command, to which the files of the containers' namespaces are added.
+//
+//	A: eth0 (TAP) ── relay ── eth0 (TAP) :B
+func NewTAPRelay(ctx context.Context, l *lab.Lab, name string, command []string) (*Path, error) {
+	a, b, err := NewContainers(l, name)
+	if err != nil {
+		return nil, err
+	}
+	host, err := l.NewNetNS(name)
+	if err != nil {
+		return nil, err
+	}
+	p, err := startRelay(ctx, host, append(command, a.Path(), b.Path()))
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range []*lab.NetNS{a, b} {
+		if err := n.SetUp(Interface, true); err != nil {
+			return nil, err
+		}
+	}
+	if err := address(a, b); err != nil {
+		return nil, err
+	}
+	return &Path{
+		Name: name, About: "a null relay, TAP ports", A: a, B: b, Server: AddrB, PIDs: []int{p.PID()},
+		// A TAP receives what the relay writes to it.
+		Count: func(context.Context) (Counts, error) {
+			atA, err := a.Stats(Interface)
+			if err != nil {
+				return Counts{}, err
+			}
+			atB, err := b.Stats(Interface)
+			if err != nil {
+				return Counts{}, err
+			}
+			return Counts{
+				FromA: Count{atA.TxFrames, atA.TxBytes}, ToA: Count{atA.RxFrames, atA.RxBytes},
+				FromB: Count{atB.TxFrames, atB.TxBytes}, ToB: Count{atB.RxFrames, atB.RxBytes},
+			}, nil
+		},
+	}, nil
+}
+
+// NewVethRelay joins two containers by a program that passes frames between
+// two veth ends: command, to which the ends' names are added.
+//
+//	A: eth0 ── veth ── port-a ┐
+//	                          ├ relay
+//	B: eth0 ── veth ── port-b ┘
+func NewVethRelay(ctx context.Context, l *lab.Lab, name string, command []string) (*Path, error) {
+	a, b, err := NewContainers(l, name)
+	if err != nil {
+		return nil, err
+	}
+	host, err := l.NewNetNS(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, end := range []struct {
+		name string
+		of   *lab.NetNS
+	}{{portA, a}, {portB, b}} {
+		if err := l.Veth(host, end.name, end.of, Interface); err != nil {
+			return nil, err
+		}
+		// The host's stack is not to speak at the relay's ports.
+		if err := host.Sysctl("net/ipv6/conf/"+end.name+"/disable_ipv6", "1"); err != nil {
+			return nil, err
+		}
+	}
+	p, err := startRelay(ctx, host, append(command, portA, portB))
+	if err != nil {
+		return nil, err
+	}
+	if err := address(a, b); err != nil {
+		return nil, err
+	}
+	return &Path{
+		Name: name, About: "a null relay, veth ports (AF_PACKET)", A: a, B: b, Server: AddrB, PIDs: []int{p.PID()},
+		Count: func(context.Context) (Counts, error) { return portCounts(host) },
+	}, nil
+}
+
+func startRelay(ctx context.Context, host *lab.NetNS, command []string) (*lab.Process, error) {
+	p, err := host.Start(command...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.WaitStdout(ctx, relayReady)
+}
