@@ -18,7 +18,7 @@ import (
 // wants it, so that nothing is copied here.
 const (
 	slotLen = 68 << 10
-	slots   = 60
+	slots   = 120 // More than a burst, which is given back as a whole.
 	block   = slotLen * 15
 	vnetLen = 10
 )
