@@ -201,7 +201,7 @@ func (t *turn) toOutside(u *Uplink, dst addr) (uint16, dataplane.Drop) {
 	if dst.is4() {
 		family = 0
 	}
-	if containedIn(u.subnets, dst) {
+	if u.isNear(dst) {
 		return t.deliver(&u.link, dst)
 	}
 	if id := u.neighbours.hop[family]; id != 0 {

@@ -16,6 +16,7 @@ type link struct {
 	mac     wire.MAC
 	mtu     int
 	subnets []prefix // On the link; their hosts are the station's addresses.
+	ranges  []prefix // The same without repetition, and without those of one address.
 	own     []addr   // All addresses it answers for.
 	quiet   bool     // Somebody else answers: a shared uplink's host.
 	nextHop [2]addr  // An uplink's, IPv4 and IPv6; the zero addr: none.
@@ -39,6 +40,10 @@ func (l *link) isOwn(a addr) bool {
 func (l *link) reaches(a addr) bool {
 	return containedIn(l.subnets, a) || a != (addr{}) && (a == l.nextHop[0] || a == l.nextHop[1])
 }
+
+// isNear tells whether an address that isn't the link's own is on the link. An
+// uplink may have 1,024 addresses, but they are of few subnets.
+func (l *link) isNear(a addr) bool { return containedIn(l.ranges, a) }
 
 // source returns the link's address of a's family, in a's subnet if it has
 // one; the zero addr if it has none.

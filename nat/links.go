@@ -91,7 +91,7 @@ func (l *link) set(mac wire.MAC, mtu int, addresses []netip.Prefix) error {
 		return fmt.Errorf("%d addresses: %w: want at most %d", len(addresses), ErrInvalid, MaxAddresses)
 	}
 	l.mac, l.mtu, l.announce = mac, mtu, announcements
-	l.subnets, l.own = nil, nil
+	l.subnets, l.ranges, l.own = nil, nil, nil
 	for _, a := range addresses {
 		p := prefixOf(a)
 		if !a.IsValid() || a.Addr().Is4In6() || p.host.isMulticast() || p.host.isLocal() && !p.host.isLinkLocal6() || p.isBroadcast(p.host) {
@@ -100,10 +100,19 @@ func (l *link) set(mac wire.MAC, mtu int, addresses []netip.Prefix) error {
 		if l.isOwn(p.host) {
 			return fmt.Errorf("address %v: %w: it is there twice", a, ErrInvalid)
 		}
-		l.subnets = append(l.subnets, p)
-		l.own = append(l.own, p.host)
+		l.add(p)
 	}
 	return nil
+}
+
+// add gives the link an address.
+func (l *link) add(p prefix) {
+	l.subnets = append(l.subnets, p)
+	l.own = append(l.own, p.host)
+	one := addr{hi: ^uint64(0), lo: ^uint64(0)}
+	if p.mask != one && !slices.ContainsFunc(l.ranges, func(r prefix) bool { return r.addr == p.addr && r.mask == p.mask }) {
+		l.ranges = append(l.ranges, p)
+	}
 }
 
 // addLinkLocal adds the address that a MAC gives (RFC 4291 appendix A).
@@ -111,8 +120,7 @@ func (l *link) addLinkLocal() {
 	m := uint64(l.mac)
 	a := addr{hi: 0xfe80 << 48, lo: (m>>24^1<<17)<<40 | 0xfffe<<24 | m&0xffffff}
 	if !l.isOwn(a) {
-		l.subnets = append(l.subnets, prefix{addr: addr{hi: 0xfe80 << 48}, mask: addr{hi: ^uint64(0)}, host: a})
-		l.own = append(l.own, a)
+		l.add(prefix{addr: addr{hi: 0xfe80 << 48}, mask: addr{hi: ^uint64(0)}, host: a})
 	}
 }
 

@@ -119,7 +119,7 @@ func (u *Uplink) configure(c *UplinkConfig, old *Uplink) error {
 			return fmt.Errorf("next hop %v: %w: want another station's address", hop, ErrInvalid)
 		}
 	}
-	u.mac, u.mtu, u.subnets, u.own = l.mac, l.mtu, l.subnets, l.own
+	u.mac, u.mtu, u.subnets, u.ranges, u.own = l.mac, l.mtu, l.subnets, l.ranges, l.own
 	u.announce = l.announce
 	u.quiet = c.Mode == Shared
 	u.nextHop = [2]addr{addrOf(c.NextHop4), addrOf(c.NextHop6)}
@@ -240,7 +240,7 @@ func (u *Uplink) Configure(c UplinkConfig) error {
 			e.rules = [classes]*[1 << 16]uint16{}
 		}
 	}
-	u.mac, u.mtu, u.subnets, u.own = fresh.mac, fresh.mtu, fresh.subnets, fresh.own
+	u.mac, u.mtu, u.subnets, u.ranges, u.own = fresh.mac, fresh.mtu, fresh.subnets, fresh.ranges, fresh.own
 	u.nextHop, u.quiet, u.announce = fresh.nextHop, fresh.quiet, announcements
 	u.neighbours.hop = [2]uint16{}
 	n.generation++
