@@ -74,7 +74,8 @@ func connect(to netip.AddrPort, from uint16) (err error) {
 	if _, err := unix.Write(fd, []byte(request)); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
-	var buf [len(answer) + 1]byte
+	want := answerTo([]byte(request))
+	var buf [len(answer) + 9]byte // One more than there should be.
 	n := 0
 	for n < len(buf) {
 		more, err := read(fd, buf[n:])
@@ -86,8 +87,8 @@ func connect(to netip.AddrPort, from uint16) (err error) {
 		}
 		n += more
 	}
-	if got := string(buf[:n]); got != answer {
-		return fmt.Errorf("answered %q", got)
+	if got := string(buf[:n]); got != want {
+		return fmt.Errorf("answered %q instead of %q", got, want)
 	}
 	return nil
 }

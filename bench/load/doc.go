@@ -25,6 +25,10 @@
 // may change and holds it to that (Frames.Routed). It answers ARP for Frames.DstIP
 // with Frames.Dst, so that what was said of the receiving stack is true there too.
 //
+// For bulk TCP there are Pour and Drain, the ends of a stream of which no byte is
+// taken on trust: checksums are not for a stack whose interface says that the
+// hardware has them right, so that iperf3 counts damaged bytes too.
+//
 // For NAT there are besides: Server and Connect, the ends of TCP connections
 // that carry one request each, and Fill, which fills a connection table.
 package load

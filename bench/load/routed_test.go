@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -228,10 +229,10 @@ func TestConnect(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	ended := make(chan error, 1)
-	l.NoError(n.Do(func() error {
-		s, err := Listen(at)
-		if err == nil {
-			go func() { ended <- s.Run(ctx) }()
+	var server *Server
+	l.NoError(n.Do(func() (err error) {
+		if server, err = Listen(at); err == nil {
+			go func() { ended <- server.Run(ctx) }()
 		}
 		return err
 	}))
@@ -242,6 +243,9 @@ func TestConnect(t *testing.T) {
 	}))
 	if got.Conns != 300 || got.Rate() <= 0 || got.Seconds > 10 {
 		t.Errorf("%+v", got)
+	}
+	if s := server.Served(); s.Requests != 300 || s.Kinds != 1 {
+		t.Errorf("the server counts %+v", s)
 	}
 	l.NoError(n.Do(func() (err error) {
 		got, err = Connect(ctx, at, 30_000, 30_000, 50*time.Millisecond)
@@ -261,6 +265,26 @@ func TestConnect(t *testing.T) {
 		}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+	// What was damaged on its way is another request to the server, and its
+	// answer another one to the client.
+	l.NoError(n.Do(func() error {
+		c, err := net.Dial("tcp", at.String())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		if _, err := c.Write([]byte("GET / HTTP/1.1" + endOfRequest)); err != nil {
+			return err
+		}
+		back, err := io.ReadAll(c)
+		if err == nil && (string(back) == answerTo([]byte(request)) || !strings.HasPrefix(string(back), answer)) {
+			t.Errorf("answered %q", back)
+		}
+		return err
+	}))
+	if s := server.Served(); s.Kinds != 2 {
+		t.Errorf("after a request that was damaged the server counts %+v", s)
 	}
 	cancel()
 	l.NoError(<-ended)

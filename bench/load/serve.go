@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"sync"
 	"time"
@@ -12,22 +13,59 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The one request that Connect makes, and the one answer of a Server.
+// The one request that Connect makes, and how a Server answers: the body is the
+// request's CRC-32 in hex, so that the client knows what has come.
 const (
 	request = "GET / HTTP/1.0\r\n\r\n"
-	answer  = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+	answer  = "HTTP/1.0 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\n" // And the body.
 
 	endOfRequest = "\r\n\r\n"
 	requestMost  = 4096            // Bytes of a request.
 	acceptors    = 8               // Connections that a Server answers at the same time.
 	backlog      = 4096            // Connections that wait for it.
 	peerBound    = 2 * time.Second // That a peer may keep silent.
+	kindsMost    = 64              // Different requests that a Server tells apart.
 )
 
-// Server answers each TCP connection's request with "ok" and closes it, and
-// keeps nothing: HTTP/1.0 as far as ab(1) asks for it. It closes first, so that
+// answerTo is the answer to a request.
+func answerTo(request []byte) string {
+	return fmt.Sprintf("%s%08x", answer, crc32.ChecksumIEEE(request))
+}
+
+// Server answers each TCP connection's request and closes it, and keeps nothing
+// but a count: HTTP/1.0 as far as ab(1) asks for it. It closes first, so that
 // the ports that have to rest (TIME_WAIT) are its own.
-type Server struct{ fd int }
+type Server struct {
+	fd int
+
+	mu       sync.Mutex
+	requests uint64
+	kinds    map[uint32]bool // CRC-32 of the requests, kindsMost at most.
+}
+
+// Served is what a Server has done.
+type Served struct {
+	Requests uint64 `json:"requests"` // That came whole, each on a connection of its own.
+	// Kinds is how many different requests came, as far as 64. A program that
+	// always asks the same makes one; another one was damaged on its way.
+	Kinds int `json:"kinds"`
+}
+
+// Served returns the counts so far. Any goroutine may call it.
+func (s *Server) Served() Served {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Served{Requests: s.requests, Kinds: len(s.kinds)}
+}
+
+func (s *Server) count(request []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests++
+	if len(s.kinds) < kindsMost {
+		s.kinds[crc32.ChecksumIEEE(request)] = true
+	}
+}
 
 // Listen opens a server on an address of the calling thread's namespace.
 func Listen(at netip.AddrPort) (*Server, error) {
@@ -45,7 +83,7 @@ func Listen(at netip.AddrPort) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listening on %v: %w", at, err), unix.Close(fd))
 	}
-	return &Server{fd}, nil
+	return &Server{fd: fd, kinds: map[uint32]bool{}}, nil
 }
 
 // Run answers until the context ends, and closes the server.
@@ -86,7 +124,7 @@ func (s *Server) accept(ctx context.Context) error {
 			return err
 		}
 		// What went wrong is the client's to notice.
-		_ = serve(fd)
+		_ = s.serve(fd)
 		if err := unix.Close(fd); err != nil {
 			return err
 		}
@@ -94,7 +132,7 @@ func (s *Server) accept(ctx context.Context) error {
 }
 
 // serve reads a request and answers it.
-func serve(fd int) error {
+func (s *Server) serve(fd int) error {
 	var buf [requestMost]byte
 	for n := 0; n < len(buf); {
 		more, err := read(fd, buf[n:])
@@ -103,7 +141,8 @@ func serve(fd int) error {
 		}
 		n += more
 		if bytes.HasSuffix(buf[:n], []byte(endOfRequest)) {
-			_, err := unix.Write(fd, []byte(answer))
+			s.count(buf[:n]) // Before its client can know that it is done.
+			_, err := unix.Write(fd, []byte(answerTo(buf[:n])))
 			return err
 		}
 	}

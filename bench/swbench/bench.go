@@ -60,6 +60,8 @@ type bench struct {
 	paths    []*baseline.Path
 	progress *progress
 	result   *Result
+	// apart tells that swd need not be of this program's version.
+	apart bool
 }
 
 // run measures everything and returns the result, which is complete but for
@@ -81,8 +83,7 @@ func run(ctx context.Context, opts options, stderr io.Writer) (res *Result, err 
 	}
 	// Also on a panic: the lab must not be left behind.
 	defer func() { err = errors.Join(err, b.lab.Close()) }()
-	rows := chosen(opts.Rows)
-	if len(rows) > 0 {
+	if rows := chosen(opts.Rows); len(rows) > 0 {
 		if err := b.setUp(ctx, rows); err != nil {
 			return nil, err
 		}
@@ -148,23 +149,29 @@ func (b *bench) newPath(ctx context.Context, name string) (*baseline.Path, error
 	if err != nil {
 		return nil, err
 	}
+	var p *baseline.Path
 	switch name {
 	case "swd-veth":
-		return newSwd(ctx, b.lab, bin, config.KindVeth, b.opts.SwdArgs)
+		p, err = newSwd(ctx, b.lab, bin, config.KindVeth, b.opts.SwdArgs)
 	case "swd-tap":
-		return newSwd(ctx, b.lab, bin, config.KindTAP, b.opts.SwdArgs)
+		p, err = newSwd(ctx, b.lab, bin, config.KindTAP, b.opts.SwdArgs)
 	case swdVXLANTAP:
-		return newSwdVXLAN(ctx, b.lab, bin, config.KindTAP, b.cores, b.opts.SwdArgs)
+		p, err = newSwdVXLAN(ctx, b.lab, bin, config.KindTAP, b.cores, b.opts.SwdArgs)
 	case swdVXLANVeth:
-		return newSwdVXLAN(ctx, b.lab, bin, config.KindVeth, b.cores, b.opts.SwdArgs)
+		p, err = newSwdVXLAN(ctx, b.lab, bin, config.KindVeth, b.cores, b.opts.SwdArgs)
 	default:
-		return newSwdNAT(ctx, b.lab, bin, name, b.opts.SwdArgs)
+		p, err = newSwdNAT(ctx, b.lab, bin, name, b.opts.SwdArgs)
 	}
+	if err != nil {
+		return nil, err
+	}
+	return p, b.genuine(ctx, p)
 }
 
 // binaries finds swd and swctl: as told, beside this program, or built anew.
 func (b *bench) binaries() (lab.Binaries, error) {
 	if b.opts.bin.Swd != "" {
+		b.apart = true
 		return b.opts.bin, nil
 	}
 	self, err := ownPath()
@@ -176,6 +183,7 @@ func (b *bench) binaries() (lab.Binaries, error) {
 	if exists(beside.Swd) && exists(beside.Swctl) {
 		return beside, nil
 	}
+	b.apart = true
 	return lab.Build()
 }
 
@@ -238,29 +246,6 @@ func (b *bench) rounds(ctx context.Context, rows []Row) error {
 		}
 	}
 	return nil
-}
-
-// verified measures one row on one contender, and refuses the figure if the
-// contender's counters don't account for what was carried.
-func (b *bench) verified(ctx context.Context, row Row, p *baseline.Path) (measurement, error) {
-	if row.Prepare != nil {
-		if err := row.Prepare(ctx, p); err != nil {
-			return measurement{}, err
-		}
-	}
-	before, err := p.Count(ctx)
-	if err != nil {
-		return measurement{}, err
-	}
-	m, err := row.Measure(ctx, b, p)
-	if err != nil {
-		return measurement{}, err
-	}
-	after, err := p.Count(ctx)
-	if err != nil {
-		return measurement{}, err
-	}
-	return m, baseline.Verify(before, after, m.least)
 }
 
 // seconds is the measuring time and a margin, in seconds.

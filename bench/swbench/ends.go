@@ -101,8 +101,8 @@ func receiveCommand() *cobra.Command {
 func serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "serve PORT",
-		Short:   "Answer each TCP connection's HTTP request and close it",
-		Example: "  ip netns exec b swbench serve 8080",
+		Short:   "Answer each TCP connection's HTTP request and close it, and report how many came",
+		Example: "  ip netns exec b swbench serve 8080\nPrints one JSON object when it is ended.",
 		Args:    cobra.ExactArgs(1),
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -114,7 +114,54 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.Run(c.Context())
+		if err := s.Run(c.Context()); err != nil {
+			return err
+		}
+		return printJSON(c, s.Served())
+	}
+	return c
+}
+
+func drainCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "drain PORT",
+		Short:   "Take in TCP streams and check every byte",
+		Example: "  ip netns exec b swbench drain 5201",
+		Args:    cobra.ExactArgs(1),
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		at, err := netip.ParseAddrPort("0.0.0.0:" + args[0])
+		if err != nil {
+			return err
+		}
+		d, err := load.OpenDrain(at)
+		if err != nil {
+			return err
+		}
+		return d.Run(c.Context())
+	}
+	return c
+}
+
+func pourCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "pour ADDR:PORT",
+		Short:   "Send a TCP stream to `swbench drain`, and fail unless every byte arrives as sent",
+		Example: "  ip netns exec a swbench pour 198.18.0.2:5201 --bytes 33554432",
+		Args:    cobra.ExactArgs(1),
+	}
+	seed := c.Flags().Uint64("seed", 1, "what the bytes are made from; streams at the same time have one each")
+	length := c.Flags().Uint64("bytes", contentBytes, "how many, a multiple of 8")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		to, err := netip.ParseAddrPort(args[0])
+		if err != nil {
+			return err
+		}
+		poured, err := load.Pour(c.Context(), to, *seed, *length)
+		if err != nil {
+			return err
+		}
+		return printJSON(c, poured)
 	}
 	return c
 }

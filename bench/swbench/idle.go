@@ -33,7 +33,7 @@ func idle(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) 
 		return measurement{}, err
 	}
 	share := float64(after-before) / float64(time.Since(began))
-	return measurement{values: []float64{100 * share, float64(rss) / 1e6}}, nil
+	return measurement{values: []float64{100 * share, float64(rss) / 1e6}, most: &baseline.Most{}}, nil
 }
 
 // usage adds up the CPU time and the resident memory, in bytes, of processes.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -61,6 +62,7 @@ var suites = []suite{
 	{inNAT, "heddle/nat", "^Benchmark(MemPorts|Conns|Memory)$", []benchFigure{
 		{"BenchmarkMemPorts/out,_1_flows", "cpu-ns/frame", Figure{"64 B frame over mem ports, switch and NAT", "ns", 1, true}, columnFlow},
 		{"BenchmarkMemPorts/out,_64_flows", "cpu-ns/frame", Figure{"64 B frame over mem ports, switch and NAT", "ns", 1, true}, columnFlows},
+		{"BenchmarkMemPorts/out,_1_flows", "allocs/op", Figure{"allocations, 64 frames, switch and NAT", "", 0, true}, columnFlow},
 		{"BenchmarkMemPorts/out,_64_flows", "allocs/op", Figure{"allocations, 64 frames, switch and NAT", "", 0, true}, columnFlows},
 		{"BenchmarkConns/1000_connections", "cpu-ns/frame", Figure{"translating for random connections", "ns", 1, true}, columnFewConns},
 		{"BenchmarkConns/1000000_connections", "cpu-ns/frame", Figure{"translating for random connections", "ns", 1, true}, columnManyConns},
@@ -117,9 +119,9 @@ func (b *bench) suite(ctx context.Context, s suite) error {
 	metrics := parseGoBench(string(out))
 	for _, f := range s.figures {
 		values := metrics[f.benchmark][f.metric]
-		if len(values) == 0 {
+		if len(values) == 0 || slices.ContainsFunc(values, impossible) {
 			b.result.Errors = append(b.result.Errors,
-				fmt.Sprintf("%s: no %s of %s in the output of %s", f.figure.Name, f.metric, f.benchmark, strings.Join(words, " ")))
+				fmt.Sprintf("%s: %v for %s of %s in the output of %s", f.figure.Name, values, f.metric, f.benchmark, strings.Join(words, " ")))
 			continue
 		}
 		samples := newSamples(values)

@@ -70,7 +70,8 @@ func command() *cobra.Command {
 	f.StringVar(&opts.bin.Swd, "swd", "", "swd to measure (default: the one beside swbench, else built)")
 	f.StringVar(&opts.bin.Swctl, "swctl", "", "swctl to go with it")
 	f.StringSliceVar(&opts.SwdArgs, "swd-args", nil, "more arguments for swd, as --workers,2")
-	c.AddCommand(sendCommand(), receiveCommand(), serveCommand(), connectCommand(), fillCommand(), relayCommand())
+	c.AddCommand(sendCommand(), receiveCommand(), serveCommand(), connectCommand(), fillCommand(),
+		pourCommand(), drainCommand(), relayCommand())
 	return c
 }
 

@@ -76,12 +76,46 @@ func tcpStreams(n int, where placement) func(context.Context, *bench, *baseline.
 			}
 			sum.bitsPerSecond += r.bitsPerSecond
 			sum.bytes += r.bytes
+			sum.sent += r.sent
+			sum.retransmits += r.retransmits
 		}
-		return measurement{
-			values: []float64{sum.bitsPerSecond / 1e9},
-			least:  baseline.Least{AToB: baseline.Count{Bytes: sum.bytes}},
-		}, nil
+		checked, err := b.checkStreams(ctx, p, n, where)
+		if err != nil {
+			return measurement{}, err
+		}
+		m := measurement{values: []float64{sum.bitsPerSecond / 1e9}}
+		m.least, m.most = streamBounds(sum, checked, n)
+		if p.NAT != nil { // A program's control connection and its stream, and the checked one.
+			m.least.Conns, m.most.Conns = uint64(3*n), uint64(3*n)
+		}
+		return m, nil
 	}
+}
+
+const (
+	headersLeast = 14 + 20 + 20 // Of a TCP segment or super-frame: Ethernet, IPv4, TCP.
+	frameMost    = 64 << 10     // Bytes of a super-frame.
+	segmentMost  = 1514
+	segmentLeast = 500      // Bytes of a segment of bulk TCP, on average.
+	bufferMost   = 16 << 20 // Bytes of a stream that are on their way when it ends.
+	// headerShare is what headers, and acknowledgements the other way, add at most
+	// to segments of 1,398 bytes.
+	headerShare = 0.1
+)
+
+// streamBounds is what n streams and those that were checked need of a path.
+func streamBounds(sum bulk, checked uint64, n int) (baseline.Least, *baseline.Most) {
+	payload := sum.bytes + checked
+	frames := payload / frameMost
+	sent := float64(max(sum.sent, sum.bytes) + checked + uint64(n)*bufferMost + sum.retransmits*segmentMost)
+	segments := uint64(sent/segmentLeast) + sum.retransmits
+	return baseline.Least{
+			AToB: baseline.Count{Frames: frames, Bytes: payload + frames*headersLeast},
+			BToA: baseline.Count{Frames: 2 * uint64(n), Bytes: 2 * uint64(n) * headersLeast},
+		}, &baseline.Most{
+			AToB: baseline.Count{Frames: segments, Bytes: uint64((1 + headerShare) * sent)},
+			BToA: baseline.Count{Frames: segments, Bytes: uint64(headerShare * sent)},
+		}
 }
 
 // serve starts n servers for TCP streams at B, on ports that follow each other.
@@ -178,12 +212,36 @@ func roundTrips(where placement) func(context.Context, *bench, *baseline.Path) (
 		if err != nil {
 			return measurement{}, err
 		}
-		carried := baseline.Count{Frames: r.transactions}
+		least := baseline.Count{Frames: r.transactions, Bytes: r.transactions * (headersLeast + 1)}
+		// An acknowledgement of its own for each, and some that are sent again.
+		most := baseline.Count{Frames: 3 * (r.transactions + contentConns), Bytes: 3 * (r.transactions + contentConns) * rrMost}
 		return measurement{
 			values: []float64{r.perSecond / 1e3},
-			least:  baseline.Least{AToB: carried, BToA: carried},
+			least:  baseline.Least{AToB: least, BToA: least},
+			most:   &baseline.Most{AToB: most, BToA: most},
 		}, nil
 	}
+}
+
+// rrMost bounds the bytes of a frame of a request/response test.
+const rrMost = 128
+
+// checkedBeside makes connections to a server of this program at B, whose
+// answers are checked: netperf doesn't look at what it gets.
+func (b *bench) checkedBeside(ctx context.Context, p *baseline.Path, where placement) error {
+	self, err := ownPath()
+	if err != nil {
+		return err
+	}
+	s, err := b.startServer(ctx, p, "tcp", b.server(where, self, "serve")...)
+	if err != nil {
+		return err
+	}
+	defer s.Kill()
+	if err := b.checkConnections(ctx, p.A, where, p.Server+":"+s.port); err != nil {
+		return err
+	}
+	return s.served(contentConns, 1)
 }
 
 func (b *bench) netperfRR(ctx context.Context, p *baseline.Path, where placement) (pingPong, error) {
@@ -197,13 +255,19 @@ func (b *bench) netperfRR(ctx context.Context, p *baseline.Path, where placement
 	if err != nil {
 		return pingPong{}, err
 	}
+	if err := b.checkedBeside(ctx, p, where); err != nil {
+		return pingPong{}, err
+	}
 	return parseNetperfRR(out.Stdout)
 }
 
 func (b *bench) sockperfRR(ctx context.Context, p *baseline.Path, where placement) (pingPong, error) {
-	l, err := b.sockperf(ctx, p, where, "ping-pong", "--tcp", "--msg-size", "14")
+	l, err := b.sockperf(ctx, p, where, "ping-pong", "--tcp", "--msg-size", "14", "--data-integrity")
 	if err != nil {
 		return pingPong{}, err
+	}
+	if l.dropped > 0 {
+		return pingPong{}, fmt.Errorf("sockperf: %d messages of a TCP connection were lost", l.dropped)
 	}
 	return pingPong{perSecond: float64(l.received) / l.seconds, transactions: l.total}, nil
 }
@@ -233,7 +297,27 @@ const (
 	loadRate  = 20_000 // Messages a second.
 	loadReply = 10
 	loadSize  = 64 // Bytes of payload.
+	// loadFrame is the length of a frame with such a message.
+	loadFrame = 14 + 20 + 8 + loadSize
+	// loadLost is the share of the messages that may get lost beside those that
+	// the lost answers tell of.
+	loadLost = 0.01
 )
+
+// loadBounds is what a path must have carried and may have: sockperf's messages,
+// whose loss is known from every tenth, and frames of the same length.
+func loadBounds(l latencies, delivered, sent uint64) (baseline.Least, *baseline.Most) {
+	lost := uint64(loadLost*float64(l.sent)) + 2*loadReply*l.dropped
+	aToB := l.sent - min(l.sent, lost) + delivered
+	most := l.sent + sent
+	return baseline.Least{
+			AToB: baseline.Count{Frames: aToB, Bytes: aToB * loadFrame},
+			BToA: baseline.Count{Frames: l.total, Bytes: l.total * loadFrame},
+		}, &baseline.Most{
+			AToB: baseline.Count{Frames: most, Bytes: most * loadFrame},
+			BToA: baseline.Count{Frames: l.sent / loadReply, Bytes: l.sent / loadReply * loadFrame},
+		}
+}
 
 var latencyPercentiles = []float64{50, 90, 99, 99.9}
 
@@ -260,10 +344,15 @@ func latencyUnderLoad(ctx context.Context, b *bench, p *baseline.Path) (measurem
 	if err != nil {
 		return measurement{}, err
 	}
-	m := measurement{least: baseline.Least{
-		AToB: baseline.Count{Frames: l.total, Bytes: l.total * loadSize},
-		BToA: baseline.Count{Frames: l.total, Bytes: l.total * loadSize},
-	}}
+	sent, received, err := b.frames(ctx, p, frameRun{size: loadFrame, seconds: contentSeconds, rate: contentRate})
+	if err != nil {
+		return measurement{}, err
+	}
+	if err := received.Verify(sent.Frames); err != nil {
+		return measurement{}, err
+	}
+	m := measurement{}
+	m.least, m.most = loadBounds(l, received.Delivered, sent.Frames)
 	for _, percent := range latencyPercentiles {
 		value, ok := l.percentiles[percent]
 		if !ok {

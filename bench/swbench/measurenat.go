@@ -57,23 +57,35 @@ func connections(where placement, already int) func(context.Context, *bench, *ba
 		if err := holds(ctx, p, already); err != nil {
 			return measurement{}, fmt.Errorf("after the measurement: %w", err)
 		}
-		least := eachConnection(r.transactions, false)
-		least.Conns += uint64(fillEnough * float64(already))
-		return measurement{values: []float64{r.perSecond / 1e3}, least: least}, nil
+		m := measurement{values: []float64{r.perSecond / 1e3}}
+		m.least, m.most = eachConnection(r.transactions)
+		m.least.Conns += uint64(fillEnough * float64(already))
+		// A sweep may begin once more what has ended meanwhile.
+		m.most.Conns += fillSweeps * uint64(already)
+		m.most.AToB.Frames += fillSweeps * uint64(already)
+		m.most.AToB.Bytes += fillSweeps * uint64(already) * load.MinSize
+		return m, nil
 	}
 }
 
-// eachConnection is what so many connections with a request take at least: SYN,
-// its ACK, request and FIN from the client, SYN-ACK and answer from the server.
-func eachConnection(conns uint64, inward bool) baseline.Least {
-	least := baseline.Least{
-		AToB: baseline.Count{Frames: 4 * conns}, BToA: baseline.Count{Frames: 2 * conns},
+// What a connection with a request takes of frames: at least SYN, its ACK,
+// request and FIN from the client, SYN-ACK and answer from the server; at most,
+// each acknowledged for itself and some sent again, and no longer than this.
+const (
+	requestFrames, answerFrames = 4, 2
+	connFrames                  = 10
+	connFrameMost               = 256
+)
+
+// eachConnection is what so many connections from A to B need of a path, and
+// what they may take.
+func eachConnection(conns uint64) (baseline.Least, *baseline.Most) {
+	most := baseline.Count{Frames: connFrames * conns, Bytes: connFrames * conns * connFrameMost}
+	return baseline.Least{
+		AToB:  baseline.Count{Frames: requestFrames * conns, Bytes: requestFrames * conns * headersLeast},
+		BToA:  baseline.Count{Frames: answerFrames * conns, Bytes: answerFrames * conns * headersLeast},
 		Conns: conns,
-	}
-	if inward {
-		least.AToB, least.BToA = least.BToA, least.AToB
-	}
-	return least
+	}, &baseline.Most{AToB: most, BToA: most, Conns: conns}
 }
 
 // connect measures by this program at both ends.
@@ -97,7 +109,7 @@ func (b *bench) connect(ctx context.Context, p *baseline.Path, where placement) 
 	if err := json.Unmarshal([]byte(out.Stdout), &c); err != nil {
 		return pingPong{}, fmt.Errorf("the client's JSON: %w", err)
 	}
-	return pingPong{perSecond: c.Rate(), transactions: c.Conns}, nil
+	return pingPong{perSecond: c.Rate(), transactions: c.Conns}, s.served(c.Conns, 1)
 }
 
 // published measures what ab does from B to A's published port.
@@ -117,9 +129,13 @@ func published(where placement) func(context.Context, *bench, *baseline.Path) (m
 			return measurement{}, err
 		}
 		defer s.Kill()
+		at := fmt.Sprintf("%s:%d", p.NAT.External, baseline.PublishedPort)
+		if err := b.checkConnections(ctx, p.B, where, at); err != nil {
+			return measurement{}, err
+		}
 		// -t sets -n, so it has to come first.
 		out, err := p.B.Run(ctx, b.client(where, "ab", "-q", "-t", strconv.Itoa(b.opts.Seconds), "-n", strconv.Itoa(mostConns),
-			"-c", strconv.Itoa(abConcurrency), fmt.Sprintf("http://%s:%d/", p.NAT.External, baseline.PublishedPort))...)
+			"-c", strconv.Itoa(abConcurrency), "http://"+at+"/")...)
 		if err != nil {
 			return measurement{}, err
 		}
@@ -127,11 +143,16 @@ func published(where placement) func(context.Context, *bench, *baseline.Path) (m
 		if err != nil {
 			return measurement{}, err
 		}
-		least := eachConnection(r.transactions, true)
+		if err := s.served(r.transactions+contentConns, 2); err != nil {
+			return measurement{}, err
+		}
+		m := measurement{values: []float64{r.perSecond / 1e3}}
+		m.least, m.most = eachConnection(r.transactions + contentConns)
+		m.least.AToB, m.least.BToA = m.least.BToA, m.least.AToB
 		// The kernel draws ab's ports at random, some of them twice, and a NAT
 		// may go on with the connection that it knows.
-		least.Conns /= 2
-		return measurement{values: []float64{r.perSecond / 1e3}, least: least}, nil
+		m.least.Conns /= 2
+		return m, nil
 	}
 }
 
@@ -149,7 +170,8 @@ func connectionMemory(ctx context.Context, b *bench, p *baseline.Path) (measurem
 	if err != nil {
 		return measurement{}, err
 	}
-	if err := b.fill(ctx, p, int(memoryShare*float64(p.NAT.MaxConns))); err != nil {
+	filled := uint64(memoryShare * float64(p.NAT.MaxConns))
+	if err := b.fill(ctx, p, int(filled)); err != nil {
 		return measurement{}, err
 	}
 	conns, err := p.NAT.Conns(ctx)
@@ -160,10 +182,17 @@ func connectionMemory(ctx context.Context, b *bench, p *baseline.Path) (measurem
 	if err != nil {
 		return measurement{}, err
 	}
+	if conns <= connsBefore {
+		return measurement{}, fmt.Errorf("the table of %s went from %d connections to %d while it was filled", p.Name, connsBefore, conns)
+	}
 	begun := uint64(conns - connsBefore)
 	m := measurement{
 		values: []float64{(float64(after) - float64(before)) / float64(begun)},
-		least:  baseline.Least{AToB: baseline.Count{Frames: begun}, Conns: begun},
+		least:  baseline.Least{AToB: baseline.Count{Frames: begun, Bytes: begun * load.MinSize}, Conns: begun},
+		most: &baseline.Most{
+			AToB:  baseline.Count{Frames: fillSweeps * filled, Bytes: fillSweeps * filled * load.MinSize},
+			Conns: fillSweeps * filled,
+		},
 	}
 	return m, p.NAT.Flush(ctx)
 }
@@ -222,6 +251,9 @@ func (b *bench) netperfCRR(ctx context.Context, p *baseline.Path, where placemen
 	out, err := p.A.Run(ctx, b.client(where, "netperf", "-H", p.Server, "-p", s.port, "-t", "TCP_CRR",
 		"-l", strconv.Itoa(b.opts.Seconds), "-P", "0", "--", "-k", netperfKeys)...)
 	if err != nil {
+		return pingPong{}, err
+	}
+	if err := b.checkedBeside(ctx, p, where); err != nil {
 		return pingPong{}, err
 	}
 	return parseNetperfRR(out.Stdout)

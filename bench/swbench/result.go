@@ -24,6 +24,7 @@ type Result struct {
 	// Command is how the run was started; with Commit it can be repeated.
 	Command    []string    `json:"command"`
 	Options    options     `json:"options"`
+	Swd        *Program    `json:"swd,omitempty"` // Nil if none was measured.
 	Contenders []Contender `json:"contenders"`
 	Skipped    []string    `json:"skipped,omitempty"` // Contenders that are not installed, and why.
 	Figures    []*Measured `json:"figures"`
@@ -69,17 +70,27 @@ type Samples struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
-	// Values are in the order of the rounds.
+	// Values are in the order of the rounds, whose numbers, from 0 on, are Rounds:
+	// some may have given none.
 	Values []float64 `json:"values"`
+	Rounds []int     `json:"rounds"`
 	// Commands are those of the first round.
 	Commands []string `json:"commands,omitempty"`
 }
 
-// newSamples sums values up.
+// newSamples sums up values of which there is one for each round.
 func newSamples(values []float64) *Samples {
-	s := &Samples{Values: values}
-	s.sum()
+	s := &Samples{}
+	for round, v := range values {
+		s.add(round, v)
+	}
 	return s
+}
+
+// add takes in the value of another round.
+func (s *Samples) add(round int, value float64) {
+	s.Values, s.Rounds = append(s.Values, value), append(s.Rounds, round)
+	s.sum()
 }
 
 func (s *Samples) sum() {
@@ -114,8 +125,7 @@ func (r *Result) add(round int, row Row, contender string, m measurement, err er
 	}
 	for i, f := range row.Figures {
 		s := r.figure(row.Name, row.Table, f).samples(contender)
-		s.Values = append(s.Values, m.values[i])
-		s.sum()
+		s.add(round, m.values[i])
 		if s.Commands == nil {
 			s.Commands = commands
 		}
@@ -141,9 +151,18 @@ func (m *Measured) samples(contender string) *Samples {
 	return m.By[contender]
 }
 
-// finish judges the targets.
+// finish judges the targets, and reports what has fewer samples than were asked
+// for.
 func (r *Result) finish() {
 	r.Finished = time.Now().UTC()
+	known := rowNames()
+	for _, m := range r.Figures {
+		for _, name := range m.order() {
+			if n := len(m.By[name].Values); n != r.Options.Runs && slices.Contains(known, m.Row) {
+				r.Errors = append(r.Errors, fmt.Sprintf("%s of %s: %d of %d samples", m.Name, name, n, r.Options.Runs))
+			}
+		}
+	}
 	r.Targets = judge(r)
 }
 

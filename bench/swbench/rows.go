@@ -64,8 +64,10 @@ func (r Row) on(p *baseline.Path) bool {
 // measurement is the outcome of one row on one contender.
 type measurement struct {
 	values []float64 // As Row.Figures.
-	// least is what the path must have carried for it.
+	// least is what the path must have carried for it, most what it may have.
+	// That nothing at all is claimed (least) is an error unless nothing is allowed.
 	least baseline.Least
+	most  *baseline.Most // Nil is no bound.
 }
 
 // Names of figures that targets are set for.

@@ -2,65 +2,41 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"strconv"
-	"strings"
 
 	"heddle/bench/baseline"
 	"heddle/bench/load"
 )
 
-// smallFrames measures how many 60-byte frames of one flow arrive intact. Both
-// ends are this program, started anew in the containers.
+// smallFrames measures how many 60-byte frames of one flow arrive intact.
 func smallFrames(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
 	defer cancel()
-	self, err := ownPath()
+	if p.NAT != nil { // The flow shall be a new one.
+		if err := p.NAT.Flush(ctx); err != nil {
+			return measurement{}, err
+		}
+	}
+	sent, received, err := b.frames(ctx, p, frameRun{size: load.MinSize, seconds: b.opts.Seconds})
 	if err != nil {
 		return measurement{}, err
 	}
-	sendFlags, receiveFlags, err := frameAddresses(p)
-	if err != nil {
-		return measurement{}, err
-	}
-	receiver, err := p.B.Start(b.server(twoCores, append([]string{self, "receive", "--interface", baseline.Interface}, receiveFlags...)...)...)
-	if err != nil {
-		return measurement{}, err
-	}
-	defer receiver.Kill()
-	if err := receiver.WaitStdout(ctx, readyLine); err != nil {
-		return measurement{}, err
-	}
+	m, err := frameFigure(sent, received, load.MinSize)
 	if p.NAT != nil {
-		// Nobody answers, but it makes the path ask for the sink's MAC: what
-		// waits for that may be overtaken.
-		_, _ = p.A.Run(ctx, "ping", "-c1", "-W0.2", sink)
+		m.least.Conns = 1
 	}
-	out, err := p.A.Run(ctx, b.client(twoCores, append([]string{self, "send",
-		"--interface", baseline.Interface, "--seconds", strconv.Itoa(b.opts.Seconds)}, sendFlags...)...)...)
-	if err != nil {
-		return measurement{}, err
-	}
-	var sent load.Sent
-	if err := json.Unmarshal([]byte(out.Stdout), &sent); err != nil {
-		return measurement{}, fmt.Errorf("the sender's JSON: %w", err)
-	}
-	out, err = receiver.Wait(ctx)
-	if err != nil {
-		return measurement{}, err
-	}
-	var received load.Received
-	if err := json.Unmarshal([]byte(strings.TrimPrefix(out.Stdout, readyLine)), &received); err != nil {
-		return measurement{}, fmt.Errorf("the receiver's JSON: %w", err)
-	}
+	return m, err
+}
+
+// frameFigure is what frames of one size come to: the rate of those delivered,
+// and what the path must have carried for it. Anything but loss is an error.
+func frameFigure(sent load.Sent, received load.Received, size uint64) (measurement, error) {
 	if err := received.Verify(sent.Frames); err != nil {
 		return measurement{}, err
 	}
-	size := uint64(load.MinSize)
 	return measurement{
 		values: []float64{received.Rate() / 1e6},
 		least:  baseline.Least{AToB: baseline.Count{Frames: received.Delivered, Bytes: received.Delivered * size}},
+		most:   &baseline.Most{AToB: baseline.Count{Frames: sent.Frames, Bytes: sent.Frames * size}},
 	}, nil
 }
 

@@ -74,24 +74,30 @@ func newSwdNAT(ctx context.Context, l *lab.Lab, bin lab.Binaries, name string, a
 	if err := n.await(ctx); err != nil {
 		return nil, err
 	}
-	return &baseline.Path{
+	p := &baseline.Path{
 		Name:  name,
 		About: about,
 		A:     a, B: b,
 		Server: baseline.AddrOutside,
+		PIDs:   []int{s.Process().PID()},
 		Count:  n.count,
-		NAT: &baseline.NAT{
-			External: external,
-			MaxConns: tableRoom,
-			Conns:    n.conns,
-			Flush: func(ctx context.Context) error {
-				_, err := s.Control(ctx, "conn", "flush")
-				return err
-			},
-			Renew:  n.restart,
-			Memory: n.memory,
+	}
+	p.NAT = &baseline.NAT{
+		External: external,
+		MaxConns: tableRoom,
+		Conns:    n.conns,
+		Flush: func(ctx context.Context) error {
+			_, err := s.Control(ctx, "conn", "flush")
+			return err
 		},
-	}, nil
+		Renew: func(ctx context.Context) error {
+			err := n.restart(ctx)
+			p.PIDs = []int{s.Process().PID()}
+			return err
+		},
+		Memory: n.memory,
+	}
+	return p, nil
 }
 
 // swdNAT is a swd that translates for a container.

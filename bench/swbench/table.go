@@ -15,6 +15,9 @@ func writeTable(w io.Writer, r *Result) error {
 	fmt.Fprintf(w, "%s, %d CPUs, Linux %s, %s, commit %s, load %.2f\n", m.CPU, m.CPUs, m.Kernel, m.Go, m.Commit, m.Load)
 	fmt.Fprintf(w, "%s, median (least–most) of %d runs of %d s\n\n",
 		r.Started.Format("2006-01-02 15:04 UTC"), r.Options.Runs, r.Options.Seconds)
+	if r.Swd != nil {
+		fmt.Fprintf(w, "%s is version %s, SHA-256 %.12s…\n\n", r.Swd.Path, r.Swd.Version, r.Swd.SHA256)
+	}
 	for _, c := range r.Contenders {
 		fmt.Fprintf(w, "%-14s %s\n", c.Name, c.About)
 	}
@@ -22,7 +25,7 @@ func writeTable(w io.Writer, r *Result) error {
 		fmt.Fprintf(w, "left out: %s\n", s)
 	}
 	for _, t := range tables {
-		if err := writeFigures(w, r.rows(t)); err != nil {
+		if err := writeFigures(w, r.rows(t), r.Options.Runs); err != nil {
 			return err
 		}
 	}
@@ -40,7 +43,7 @@ func (r *Result) rows(t table) []*Measured {
 	return some
 }
 
-func writeFigures(w io.Writer, figures []*Measured) error {
+func writeFigures(w io.Writer, figures []*Measured, runs int) error {
 	if len(figures) == 0 {
 		return nil
 	}
@@ -65,6 +68,9 @@ func writeFigures(w io.Writer, figures []*Measured) error {
 			if s := m.By[c]; s != nil {
 				number := func(v float64) string { return strconv.FormatFloat(v, 'f', m.Digits, 64) }
 				cell = fmt.Sprintf("%s (%s–%s)", number(s.Median), number(s.Min), number(s.Max))
+				if n := len(s.Values); n < runs {
+					cell += fmt.Sprintf(" of %d", n)
+				}
 			}
 			fmt.Fprintf(t, "\t%s", cell)
 		}
@@ -79,17 +85,25 @@ func writeVerdicts(w io.Writer, r *Result) error {
 		fmt.Fprint(t, "\nto reach\t\tmeasured\tbound\t\t\n")
 	}
 	for _, v := range r.Targets {
-		who, sign, met := v.Contender, "≥", "met"
+		who, sign, measured, met := v.Contender, "≥", "–", "met"
 		if v.Against != "" {
 			who += " / " + v.Against
 		}
 		if v.Lower {
 			sign = "≤"
 		}
-		if !v.Met {
+		if v.Samples > 0 {
+			measured = fmt.Sprintf("%.2f (%.2f–%.2f)", v.Value, v.Min, v.Max)
+		}
+		switch {
+		case v.Samples == 0:
+			met = "NOT MEASURED"
+		case v.Samples < r.Options.Runs:
+			met = fmt.Sprintf("NOT MET: %d of %d samples", v.Samples, r.Options.Runs)
+		case !v.Met:
 			met = "NOT MET"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.2f (%.2f–%.2f)\t%s %v\t%s\t\n", v.Figure, who, v.Value, v.Min, v.Max, sign, v.Bound, met)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s %v\t%s\t\n", v.Figure, who, measured, sign, v.Bound, met)
 	}
 	if err := t.Flush(); err != nil {
 		return err

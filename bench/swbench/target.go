@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // target is a figure to reach: a ratio to what another contender reached, or a
 // bound for the figure itself. Where less is better (Measured.Lower) it may be
 // bound at most, else it must be bound at least.
@@ -41,6 +43,7 @@ var targets = []target{
 	{natMemory, swdShared, "", 128},
 	{"64 B frame over mem ports, switch and NAT", columnFlow, "", 70},
 	{"64 B frame over mem ports, switch and NAT", columnFlows, "", 70},
+	{"allocations, 64 frames, switch and NAT", columnFlow, "", 0},
 	{"allocations, 64 frames, switch and NAT", columnFlows, "", 0},
 	{"translating for random connections", columnManyConns, columnFewConns, 4},
 	{"memory of a full connection table", columnManyConns, "", 128},
@@ -51,6 +54,7 @@ var targets = []target{
 	{frameEncap, columnFlows, "", 90},
 	{allocsEncap, columnFlow, "", 0},
 	{allocsEncap, columnFlows, "", 0},
+	{allocsDecap, columnFlow, "", 0},
 	{allocsDecap, columnFlows, "", 0},
 }
 
@@ -67,19 +71,53 @@ type Verdict struct {
 	Bound float64 `json:"bound"`
 	// Lower tells that Bound is the most that Value may be, not the least.
 	Lower bool `json:"lower_is_better"`
-	Met   bool `json:"met"`
+	// Met tells that Value keeps to Bound, and is of as many samples as were asked
+	// for.
+	Met bool `json:"met"`
+	// Samples is how many each side has at least; 0 tells that the figure was to be
+	// measured and was not, and that there is no Value.
+	Samples int `json:"samples"`
 }
 
-// judge holds the result against the targets. Those that were not measured are
-// left out.
+// judge holds the result against the targets that were to be measured.
 func judge(r *Result) []Verdict {
 	verdicts := []Verdict{}
 	for _, t := range targets {
-		if v, ok := t.judge(r.placements(t.figure)); ok {
-			verdicts = append(verdicts, v)
+		if !t.wanted(r.Options) {
+			continue
 		}
+		verdicts = append(verdicts, t.judge(r.placements(t.figure), r.Options.Runs))
 	}
 	return verdicts
+}
+
+// wanted tells whether rows and contenders were chosen such that the target's
+// figure is measured.
+func (t target) wanted(o options) bool {
+	for _, s := range suites {
+		for _, f := range s.figures {
+			if f.figure.Name == t.figure {
+				return matches(o.Rows, inProcessRow)
+			}
+		}
+	}
+	measured := slices.ContainsFunc(chosen(o.Rows), func(row Row) bool {
+		return slices.ContainsFunc(row.Figures, func(f Figure) bool { return f.Name == t.figure || f.Name == t.figure+pinned })
+	})
+	return measured && matches(o.Contenders, t.contender) && (t.against == "" || matches(o.Contenders, t.against))
+}
+
+// lower tells whether of the target's figure less is better.
+func (t target) lower() bool {
+	is := func(f Figure) bool { return f.Name == t.figure && f.Lower }
+	for _, row := range allRows() {
+		if slices.ContainsFunc(row.Figures, is) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(suites, func(s suite) bool {
+		return slices.ContainsFunc(s.figures, func(f benchFigure) bool { return is(f.figure) })
+	})
 }
 
 // placements returns a figure in all the placements that it was measured in.
@@ -108,34 +146,41 @@ func best(placements []*Measured, contender string) *Samples {
 	return best
 }
 
-func (t target) judge(placements []*Measured) (Verdict, bool) {
+// judge compares what was measured in all placements, of which each contender was
+// to give so many samples.
+func (t target) judge(placements []*Measured, runs int) Verdict {
+	v := t.compare(placements)
+	v.Met = v.Samples > 0 && v.Samples >= runs && v.within()
+	return v
+}
+
+// compare is judge without Met.
+func (t target) compare(placements []*Measured) Verdict {
+	v := Verdict{Figure: t.figure, Contender: t.contender, Against: t.against, Bound: t.bound, Lower: t.lower()}
 	s := best(placements, t.contender)
 	if s == nil {
-		return Verdict{}, false
+		return v
 	}
-	v := Verdict{Figure: t.figure, Contender: t.contender, Against: t.against, Bound: t.bound, Lower: placements[0].Lower}
 	if t.against == "" {
-		v.Value, v.Min, v.Max = s.Median, s.Min, s.Max
-		v.Met = v.within()
-		return v, true
+		v.Value, v.Min, v.Max, v.Samples = s.Median, s.Min, s.Max, len(s.Values)
+		return v
 	}
 	base := best(placements, t.against)
-	if base == nil || base.Median == 0 {
-		return Verdict{}, false
+	if base == nil || base.Min <= 0 {
+		return v
 	}
-	v.Value = s.Median / base.Median
-	v.Met = v.within()
+	v.Value, v.Samples = s.Median/base.Median, min(len(s.Values), len(base.Values))
 	var ratios []float64
-	if len(s.Values) == len(base.Values) { // No round failed.
+	if slices.Equal(s.Rounds, base.Rounds) {
 		for i := range s.Values {
 			ratios = append(ratios, s.Values[i]/base.Values[i])
 		}
-	} else {
+	} else { // Some have no partner: the widest spread there can be.
 		ratios = []float64{s.Min / base.Max, s.Max / base.Min}
 	}
 	spread := newSamples(ratios)
 	v.Min, v.Max = spread.Min, spread.Max
-	return v, true
+	return v
 }
 
 // within tells whether the value keeps to the bound.

@@ -13,6 +13,8 @@ import (
 type bulk struct {
 	bitsPerSecond float64
 	bytes         uint64 // Payload that the receiver took in.
+	sent          uint64 // Payload that the sender gave out; 0 is unknown.
+	retransmits   uint64 // Segments that went once more.
 }
 
 // parseIperf3 reads what iperf3 -J prints at the client.
@@ -20,6 +22,10 @@ func parseIperf3(out string) (bulk, error) {
 	var report struct {
 		Error string `json:"error"`
 		End   struct {
+			Sent struct {
+				Bytes       uint64 `json:"bytes"`
+				Retransmits uint64 `json:"retransmits"`
+			} `json:"sum_sent"`
 			Received struct {
 				Bytes         uint64  `json:"bytes"`
 				BitsPerSecond float64 `json:"bits_per_second"`
@@ -36,7 +42,10 @@ func parseIperf3(out string) (bulk, error) {
 	if r.Bytes == 0 || r.BitsPerSecond <= 0 {
 		return bulk{}, errors.New("iperf3 received nothing")
 	}
-	return bulk{r.BitsPerSecond, r.Bytes}, nil
+	if sent := report.End.Sent.Bytes; r.Bytes > sent {
+		return bulk{}, fmt.Errorf("iperf3: %d bytes came, but only %d were sent", r.Bytes, sent)
+	}
+	return bulk{r.BitsPerSecond, r.Bytes, report.End.Sent.Bytes, report.End.Sent.Retransmits}, nil
 }
 
 // netperfKeys are the figures that netperf is asked for by -k (Netperf manual,
@@ -73,7 +82,7 @@ func parseNetperfStream(out string) (bulk, error) {
 	if err := errors.Join(errRate, errBytes); err != nil {
 		return bulk{}, fmt.Errorf("netperf: %w", err)
 	}
-	return bulk{rate * 1e6, uint64(bytes)}, nil
+	return bulk{bitsPerSecond: rate * 1e6, bytes: uint64(bytes)}, nil
 }
 
 // pingPong is what a request/response test did.
@@ -104,6 +113,7 @@ type latencies struct {
 	seconds     float64 // Of the valid part of the run.
 	received    uint64  // Answers in it.
 	total       uint64  // Answers in the whole run.
+	sent        uint64  // Messages in the whole run, answered or not.
 	dropped     uint64  // Answers that never came, in the valid part.
 	percentiles map[float64]float64
 }
@@ -125,7 +135,7 @@ func parseSockperf(out string) (latencies, error) {
 	}
 	var n numbers
 	l := latencies{
-		seconds: n.float(valid[1]), received: n.uint(valid[3]), total: n.uint(total[3]),
+		seconds: n.float(valid[1]), received: n.uint(valid[3]), sent: n.uint(total[2]), total: n.uint(total[3]),
 		percentiles: map[float64]float64{},
 	}
 	for _, m := range sockperfShare.FindAllStringSubmatch(out, -1) {

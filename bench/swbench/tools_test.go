@@ -19,7 +19,7 @@ const iperf3Output = `{
 
 func TestParseIperf3(t *testing.T) {
 	got, err := parseIperf3(iperf3Output)
-	if err != nil || got != (bulk{12627803357.2, 4735762432}) {
+	if err != nil || got != (bulk{12627803357.2, 4735762432, 4735893504, 0}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for name, out := range map[string]string{
@@ -30,6 +30,10 @@ func TestParseIperf3(t *testing.T) {
 		if _, err := parseIperf3(out); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+	more := strings.Replace(iperf3Output, "4735893504", "4735762431", 1)
+	if _, err := parseIperf3(more); err == nil {
+		t.Error("more bytes came than were sent, and nobody minds")
 	}
 	if _, err := parseIperf3(`{"error": "unable to connect"}`); err == nil || !strings.Contains(err.Error(), "unable to connect") {
 		t.Errorf("iperf3's own error is lost: %v", err)
@@ -76,7 +80,7 @@ func TestParseSockperf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.seconds != 0.55 || got.received != 1111 || got.total != 1992 || got.dropped != 3 {
+	if got.seconds != 0.55 || got.received != 1111 || got.total != 1992 || got.sent != 20010 || got.dropped != 3 {
 		t.Errorf("%+v", got)
 	}
 	for percent, want := range map[float64]float64{50: 75.746, 90: 892.699, 99: 2282.379, 99.9: 3685.194} {

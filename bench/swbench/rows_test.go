@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -9,43 +8,6 @@ import (
 
 	"heddle/bench/baseline"
 )
-
-// One round of the rows of paths that translate, over the kernel and over both
-// kinds of uplink of swd: tools, parsers, counters, tables and restarts go
-// together.
-func TestRoundOverNAT(t *testing.T) {
-	opts := options{
-		Rows: []string{"nat-tcp-1", "nat-crr", "nat-crr-1k", "nat-ab", "nat-frames-60"}, Runs: 1, Seconds: 1,
-		Contenders: []string{"masquerade", "swd-*"},
-	}
-	r, err := run(t.Context(), opts, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range r.Errors {
-		// The receiver may be starved by other tests on the same machine.
-		if !strings.Contains(e, "lost by the receiver itself") {
-			t.Error(e)
-		}
-	}
-	var names []string
-	for _, c := range r.Contenders {
-		names = append(names, c.Name)
-	}
-	if want := []string{"masquerade", swdOwn, swdShared}; !slices.Equal(names, want) {
-		t.Errorf("measured %v, want %v", names, want)
-	}
-	if len(r.Figures) < 4 {
-		t.Errorf("%d figures", len(r.Figures))
-	}
-	for _, m := range r.Figures {
-		for name, s := range m.By {
-			if s.Median <= 0 || m.Table != translating {
-				t.Errorf("%s on %s in table %q: %v", m.Name, name, m.Table, s.Values)
-			}
-		}
-	}
-}
 
 // Rows are measured only on contenders of their table.
 func TestRowsOn(t *testing.T) {
@@ -110,6 +72,18 @@ func TestEveryRowIsExplained(t *testing.T) {
 	for _, name := range known {
 		if !slices.Contains(explained, name) {
 			t.Errorf("BENCH.md has no line for %s", name)
+		}
+	}
+}
+
+func TestHalves(t *testing.T) {
+	for _, c := range []struct{ cores, first, second []int }{
+		{[]int{0}, []int{0}, []int{0}},
+		{[]int{0, 1}, []int{0}, []int{1}},
+		{[]int{2, 3, 6}, []int{2}, []int{3, 6}},
+	} {
+		if first, second := halves(c.cores); !slices.Equal(first, c.first) || !slices.Equal(second, c.second) {
+			t.Errorf("%v: %v, %v", c.cores, first, second)
 		}
 	}
 }
