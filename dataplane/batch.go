@@ -34,6 +34,11 @@ type Batch struct {
 	Now int64
 	// Bytes is the sum of Frames[:N].Len.
 	Bytes int
+	// Withheld is how many frames fewer than BatchSize are to fill the batch,
+	// 0 ≤ Withheld < BatchSize. The worker sets it before each Pull from a port
+	// whose frames are long work (flooded to many ports, cut into segments), so
+	// that no batch of them holds up the others for long.
+	Withheld int
 	// Slab is memory of the worker's, SlabLen bytes from the beginning of a
 	// cache line, for ports that read frames into it: one for all of them stays
 	// in the cache. What a Pull has put there is valid until the worker's next
@@ -59,7 +64,7 @@ func NewBatch(worker int) *Batch {
 func (b *Batch) Reset() { b.N, b.Sel, b.Bytes, b.More = 0, 0, 0, false }
 
 // Full tells whether no frame fits any more.
-func (b *Batch) Full() bool { return b.N == BatchSize }
+func (b *Batch) Full() bool { return b.N >= BatchSize-b.Withheld }
 
 // Next returns the frame to fill next. The caller calls Add when it is filled;
 // until then it is not part of the batch. The batch must not be full.

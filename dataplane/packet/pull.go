@@ -42,6 +42,8 @@ type queue struct {
 	// scratch is where segments are made: memory of the ring that no slot
 	// takes up.
 	scratch []byte
+
+	_ [128]byte // Two cache lines, which the next worker's queue has none of.
 }
 
 // Pull implements dataplane.Port. The frames lie in the ring: a frame costs the
