@@ -19,10 +19,9 @@ import (
 // placement, of which every byte is checked at the other end; the path's counters
 // have to account for both together.
 const (
-	contentBytes  = 32 << 20 // Of all streams together.
-	contentConns  = 200
-	contentRate   = 20_000 // Frames a second.
-	contentFrames = contentRate * contentSeconds
+	contentBytes = 32 << 20 // Of all streams together.
+	contentConns = 200
+	contentRate  = 20_000 // Frames a second.
 	// contentSeconds is the length of a measurement of frames beside another.
 	contentSeconds = 1
 )

@@ -13,9 +13,11 @@
 // else the machine does hits all alike. A figure is the median over the rounds,
 // with the least and the most.
 //
-// A figure counts only if the path's own counters account for the traffic (for
-// swd, those of `swctl port show`, `uplink show`, `nat ls` and `peer show`): a
-// measurement that they don't is reported as an error, and the exit code is 1.
+// A figure counts only if what was sent arrived, as it was sent, and the path's own
+// counters (for swd, those of `swctl port show`, `uplink show`, `nat ls` and `peer
+// show`) account for it and for nothing else: anything else is reported as an error,
+// and the exit code is 1. Files content.go and verify.go have the checks, and
+// docs/BENCH.md tells them for each row.
 //
 // # Where things run
 //
