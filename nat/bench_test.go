@@ -196,7 +196,7 @@ func BenchmarkConns(b *testing.B) {
 				set(rand.IntN(conns))
 				heads[k] = [24]byte(bt.Frames[0].Bytes()[14:])
 			}
-			next := 0
+			next, before := 0, w.wire.Counters().Totals().TxFrames
 			measure(b, dataplane.BatchSize, "frame", func() {
 				for k := range bt.Frames {
 					f := bt.Frames[k].Bytes()
@@ -206,6 +206,9 @@ func BenchmarkConns(b *testing.B) {
 				next += dataplane.BatchSize
 				w.gw.Push(&bt)
 			})
+			if got := w.wire.Counters().Totals().TxFrames - before; got < uint64(b.N*dataplane.BatchSize) {
+				b.Fatalf("%d frames went out of %d; %+v", got, b.N*dataplane.BatchSize, w.gw.Counters().Totals().Drops)
+			}
 		})
 	}
 }

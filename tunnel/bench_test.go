@@ -149,6 +149,9 @@ func BenchmarkSuperFrame(b *testing.B) {
 		*bt.Next() = super.frame()
 		bt.Add()
 		measure(b, 1, "frame", func() { tu.Push(bt) })
+		if got := tu.Counters().Totals().TxFrames; got < uint64(b.N) {
+			b.Fatalf("%d super-frames went out of %d", got, b.N)
+		}
 	})
 	b.Run("decap", func(b *testing.B) {
 		s, u, _, d := newStill(b)
@@ -159,7 +162,7 @@ func BenchmarkSuperFrame(b *testing.B) {
 			s.v.Pull(bt)
 			s.v.Push(bt)
 		})
-		if d.frames > b.N+1 {
+		if d.frames < b.N || d.frames > b.N+1 {
 			b.Fatalf("%d frames of %d super-frames", d.frames, b.N)
 		}
 	})
