@@ -46,6 +46,7 @@ type options struct {
 	Seconds    int      `json:"seconds"`
 	SwdArgs    []string `json:"swd_args"`
 	dir        string   // Results go below it.
+	quick      bool     // It is only to be seen that everything works.
 	bin        lab.Binaries
 }
 
@@ -60,6 +61,7 @@ type bench struct {
 	paths    []*baseline.Path
 	progress *progress
 	result   *Result
+	programs string // A directory for what scale builds.
 	// apart tells that swd need not be of this program's version.
 	apart bool
 }
@@ -95,6 +97,9 @@ func run(ctx context.Context, opts options, stderr io.Writer) (res *Result, err 
 		if err := b.inProcess(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.scale(ctx); err != nil {
+		return nil, err
 	}
 	b.progress.done()
 	b.result.finish()

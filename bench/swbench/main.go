@@ -48,7 +48,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if quick {
-				opts.Runs, opts.Seconds = 1, 1
+				opts.Runs, opts.Seconds, opts.quick = 1, 1, true
 			}
 			if err := opts.validate(); err != nil {
 				return err
@@ -108,10 +108,17 @@ func matches(patterns []string, name string) bool {
 }
 
 // deliver prints the table and keeps the result in a new directory below dir:
-// result.json, table.txt and plot.svg.
+// result.json, table.txt and plot.svg, and for what was measured over sizes
+// scale.md and scale.svg.
 func deliver(stdout io.Writer, r *Result, dir string) error {
 	if err := writeTable(stdout, r); err != nil {
 		return err
+	}
+	if len(r.Scale) > 0 {
+		fmt.Fprintln(stdout)
+		if err := writeScale(stdout, r); err != nil {
+			return err
+		}
 	}
 	if dir != "" {
 		dir = filepath.Join(dir, r.Started.Format("2006-01-02-150405")+"-"+r.Machine.Commit)
@@ -137,6 +144,11 @@ func keep(r *Result, dir string) error {
 	var table, plot strings.Builder
 	if err := errors.Join(writeTable(&table, r), writePlot(&plot, r)); err != nil {
 		return err
+	}
+	if len(r.Scale) > 0 {
+		if err := keepScale(r, dir); err != nil {
+			return err
+		}
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "result.json"), append(doc, '\n'), 0o644),

@@ -28,6 +28,7 @@ type Result struct {
 	Contenders []Contender `json:"contenders"`
 	Skipped    []string    `json:"skipped,omitempty"` // Contenders that are not installed, and why.
 	Figures    []*Measured `json:"figures"`
+	Scale      []*Scaled   `json:"scale,omitempty"` // What was measured over sizes.
 	Targets    []Verdict   `json:"targets"`
 	// Errors are measurements that gave no figure, and why.
 	Errors []string `json:"errors"`

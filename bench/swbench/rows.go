@@ -152,7 +152,7 @@ func rowNames() []string {
 	for _, r := range allRows() {
 		names = append(names, r.Name)
 	}
-	return append(names, inProcessRow)
+	return append(append(names, inProcessRow), scaleNames()...)
 }
 
 // chosen returns the rows that patterns want.
