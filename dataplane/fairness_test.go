@@ -286,11 +286,11 @@ func TestFramesOfLongWorkComeInSmallBatches(t *testing.T) {
 	p := l.add(t, full, 1_200_000, false)
 	l.run(t, 10)
 	p.shape, p.cost, p.batches = full, 2000, nil
-	for len(p.batches) < 9 {
+	for len(p.batches) < 10 {
 		l.drive()
 	}
-	if got := p.batches[8]; got != BatchSize {
-		t.Errorf("8 batches after its frames became short work, one is of %d", got)
+	if got := p.batches[9]; got != BatchSize {
+		t.Errorf("9 batches after its frames became short work, one is of %d", got)
 	}
 }
 

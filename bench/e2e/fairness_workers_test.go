@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"heddle/bench/load"
+)
+
+// Two pairs that have nothing in common, each flooded by its own sender, on one
+// worker and on two. On a machine with two cores the senders want as much of
+// them as the workers do, so that two can't have twice as much as one; they must
+// not have less than one either, for want of something that they share, and each
+// pair has its share.
+//
+//	container: flood ──┐     ┌── container, or the router behind NAT
+//	container: flood ──┴ swd ┴── container, or the router behind NAT
+func TestWorkersShareTwoPairs(t *testing.T) {
+	rates := map[string]map[string]float64{"switch": {}, "NAT": {}}
+	for _, workers := range []string{"1", "2"} {
+		t.Run("switch, "+workers, func(t *testing.T) {
+			t.Setenv("SWD_WORKERS", workers)
+			w := newWorld(t)
+			w.favour()
+			var from []*station
+			var frames [][]byte
+			for range 2 {
+				s, to := w.add(onTAP), w.add(onTAP)
+				w.reach(s, to.ip4)
+				from, frames = append(from, s), append(frames, w.udpFlood(s, w.hardware(to)))
+			}
+			rates["switch"][workers] = w.pairs(from, frames)
+		})
+		t.Run("NAT, "+workers, func(t *testing.T) {
+			t.Setenv("SWD_WORKERS", workers)
+			w := newNATWorld(t, own)
+			w.favour()
+			w.Run(w.router, "ip", "route", "add", "blackhole", nowhere)
+			var from []*station
+			var frames [][]byte
+			for range 2 {
+				s := w.container()
+				w.reach(s, server4)
+				gate := w.neighbour(s.ns, s.ifname, gate4)
+				from, frames = append(from, s), append(frames, w.udpFlood(s, gate))
+			}
+			rates["NAT"][workers] = w.pairs(from, frames)
+		})
+	}
+	for path, rate := range rates {
+		t.Logf("%s: %.0f frames/s by one worker, %.0f by two", path, rate["1"], rate["2"])
+		if rate["2"] < rate["1"]*2/3 {
+			t.Errorf("%s: two workers take %.0f frames/s, one %.0f", path, rate["2"], rate["1"])
+		}
+	}
+}
+
+// udpFlood is a datagram of a container to a MAC that has no use for it, without
+// a checksum, as manyFlows needs it.
+func (w *world) udpFlood(s *station, to net.HardwareAddr) []byte {
+	w.Helper()
+	frame := w.build(
+		&layers.Ethernet{SrcMAC: w.hardware(s), DstMAC: to, EthernetType: layers.EthernetTypeIPv4},
+		w.ip(layers.IPProtocolUDP, s.ip4, "203.0.113.1"),
+		&layers.UDP{SrcPort: 40000, DstPort: 9000},
+		gopacket.Payload(make([]byte, 18)))
+	frame[etherLen+20+6], frame[etherLen+20+7] = 0, 0
+	return frame
+}
+
+// manyFlows makes frame number n of 64 flows: of one, the kernel would give all
+// to one queue, and so to one worker.
+func manyFlows(frame []byte, n uint64) {
+	binary.BigEndian.PutUint16(frame[etherLen+20:], uint16(40_000+n%64))
+}
+
+// pairs floods from two stations at once and returns how many frames a second
+// swd took from both. The test fails if one of them had less than a quarter.
+func (w *world) pairs(from []*station, frames [][]byte) float64 {
+	w.Helper()
+	ctx, cancel := context.WithCancel(w.Context())
+	defer cancel()
+	ended := make(chan error, len(from))
+	for i, s := range from {
+		go func() {
+			ended <- s.ns.Do(func() error {
+				_, err := load.Flood(ctx, s.ifname, frames[i], manyFlows, drowning)
+				return err
+			})
+		}()
+	}
+	<-time.After(calm / 4)
+	count := func() (sum float64, each [2]float64) {
+		for i, s := range from {
+			each[i] = float64(w.port(s).RxFrames)
+			sum += each[i]
+		}
+		return sum, each
+	}
+	begun := time.Now()
+	sum, each := count()
+	<-time.After(calm)
+	total, now := count()
+	took := time.Since(begun).Seconds()
+	cancel()
+	for range from {
+		w.NoError(<-ended)
+	}
+	for i, s := range from {
+		share := (now[i] - each[i]) / (total - sum)
+		w.Logf("%s: %.0f frames/s, %.0f%%", s.name, (now[i]-each[i])/took, 100*share)
+		if share < 0.25 {
+			w.Errorf("%s had %.0f%% of what was taken", s.name, 100*share)
+		}
+	}
+	return (total - sum) / took
+}
