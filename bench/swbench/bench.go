@@ -247,6 +247,10 @@ func (b *bench) rounds(ctx context.Context, rows []Row) error {
 					return context.Cause(ctx)
 				}
 				b.result.add(round, row, p.Name, m, err, b.lab.Commands()[before:])
+				if err != nil { // The table tells all of it, but a long run is better ended now.
+					reason, _, _ := strings.Cut(err.Error(), "\n")
+					b.progress.show(fmt.Sprintf("no figure of %s on %s: %s\n", row.Title, p.Name, reason))
+				}
 			}
 		}
 	}
