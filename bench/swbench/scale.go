@@ -137,7 +137,7 @@ func dimensions() []*dimension {
 				perFrame("in, one connection", "flow_in"),
 				perFrame("out, of any connection", "random_out"),
 				perFrame("in, of any connection", "random_in"),
-				{"a new connection", "ns", 0, costPanel, "memory", "cpu-ns/new"},
+				{"a new connection", "ns", 0, "cost of a new one", "memory", "cpu-ns/new"},
 			}, ofMemory("connection")...),
 			notes: []string{
 				"The table is the default one, made for a million, and at 10 M one of that size; at 1 M and 10 M it is full. Each connection has an external port of its own, of at most 1,024 external addresses, so that the index is as full as it can be (75%).",

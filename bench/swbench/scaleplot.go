@@ -104,7 +104,7 @@ func (g *graph) draw() string {
 	fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="#999"/>`, graphLeft, graphTop-14, graphWidth, graphHeight)
 	for _, v := range y.ticks() {
 		fmt.Fprintf(&b, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#eee"/><text x="%d" y="%.1f" text-anchor="end">%s</text>`,
-			graphLeft, graphLeft+graphWidth, y.at(v), y.at(v), graphLeft-6, y.at(v)+4, strconv.FormatFloat(v, 'g', 4, 64))
+			graphLeft, graphLeft+graphWidth, y.at(v), y.at(v), graphLeft-6, y.at(v)+4, label(v))
 	}
 	for _, size := range g.sizes {
 		fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#999"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>`,
@@ -128,6 +128,14 @@ func (g *graph) draw() string {
 			graphLeft+graphWidth+10, graphTop+18*i, color, graphLeft+graphWidth+28, graphTop+6+18*i, html.EscapeString(c.Name))
 	}
 	return b.String()
+}
+
+// label writes a figure on the y axis.
+func label(v float64) string {
+	if v >= 1000 && v == math.Trunc(v) {
+		return thousands(int(v))
+	}
+	return strconv.FormatFloat(v, 'g', 4, 64)
 }
 
 // scale is a y axis.
