@@ -52,6 +52,7 @@ test: check unit race e2e ## everything above but demo and fuzz
 
 bench: deps build ## measure side by side: table, JSON and plot under bench/results/
 	bin/swbench $(BENCHFLAGS)
+	$(GO) run ./bench/contention --out $(CURDIR)/bench/results/contention
 	$(GO) test -count=1 -timeout 30m -run '^TestScale$$' ./tunnel/mesh -args -mesh.sizes=10,50,100,200 -mesh.out=$(CURDIR)/bench/results/mesh
 
 clean: ## remove what was built
