@@ -72,9 +72,9 @@ const (
 	spin = 2_000
 	wake = 6_000
 	// linesFor is the cache lines that come with NAT's lock when another worker
-	// had it and both have connections of their own: what trace counts, but for
-	// those of Go's runtime.
-	linesFor = 12
+	// had it and both have connections of their own, as trace counts them: the
+	// lock's, and a record of the table's that borders on another's.
+	linesFor = 2
 	// seed is the simulation's.
 	seed = 1
 )
