@@ -25,7 +25,7 @@
 // leave it out.
 //
 // A super-frame is cut into datagrams of its own, headers made anew and payload
-// where it lies; the kernel gets up to 64 of them as one message. What comes in
+// copied while it is summed; the kernel gets up to 64 of them as one message. What comes in
 // is joined again, so that the port that it goes to gets super-frames.
 //
 // # Threads

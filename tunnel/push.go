@@ -17,8 +17,8 @@ import (
 //  1. sort: answer or leave out what need not go, refuse what is too long, and
 //     put the rest by source port, which keeps each flow in order and lets one
 //     system call send what is of one size (22 ns)
-//  2. encapsulate: a VXLAN header into the headroom; of a super-frame, headers
-//     for each segment, so that its payload is never copied (25 ns)
+//  2. encapsulate: a VXLAN header into the headroom; of a super-frame, segments
+//     with headers of their own into the slab (25 ns)
 //  3. send: one underlay.Send for all
 //  4. into the network: what the tunnel has to say to the senders
 func (t *Tunnel) Push(b *dataplane.Batch) {
@@ -135,16 +135,21 @@ func (t *Tunnel) send(w *worker, worker int) {
 	w.out.Reset()
 }
 
-// segment cuts a super-frame: each segment is headers in the slab, with inner
-// lengths, sequence number and checksums of its own, and a part of the frame. A
-// segment of 1,400 bytes costs 150 ns, most of it for its checksum.
+// segment cuts a super-frame: each segment is written to the slab with a VXLAN
+// header, inner lengths, sequence number and checksums of its own, one behind the
+// other. The copy comes with the checksum's pass over the payload and spares the
+// kernel gathering two pieces for each segment. A segment of 1,400 bytes costs
+// 140 ns.
 func (t *Tunnel) segment(w *worker, b *dataplane.Batch, f *dataplane.Frame, r *ready, port uint16) dataplane.Drop {
 	if !w.segmenter.Begin(f.Bytes(), &f.Owes) {
 		return dataplane.TxOffload
 	}
-	for left := w.segmenter.Count(); left > 0; left-- {
-		dst := t.room(w, b.Worker, wire.VXLANHdrLen+maxHeaders)
-		n, payload := w.segmenter.NextHeader(dst[wire.VXLANHdrLen:])
+	count, size := w.segmenter.Count(), wire.VXLANHdrLen+offload.SegmentLen(f.Bytes(), &f.Owes)
+	t.room(w, b.Worker, min(count*size, slabLen))
+	w.out.Together(count, size)
+	for left := count; left > 0; left-- {
+		dst := t.room(w, b.Worker, size)
+		n := w.segmenter.Next(dst[wire.VXLANHdrLen:])
 		if n == 0 {
 			return dataplane.TxOffload
 		}
@@ -155,7 +160,7 @@ func (t *Tunnel) segment(w *worker, b *dataplane.Batch, f *dataplane.Frame, r *r
 		}
 		n += wire.VXLANHdrLen
 		w.used += n
-		t.add(w, b.Worker, r.tos, port, dst[:n:n], payload, bytes)
+		t.add(w, b.Worker, r.tos, port, dst[:n:n], nil, bytes)
 	}
 	return dataplane.None
 }

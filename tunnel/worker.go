@@ -15,10 +15,11 @@ const (
 	// maxNesting is how many tunnels' own frames may be on their way on one
 	// worker: a gateway may turn one round into another tunnel. Deeper is a loop.
 	maxNesting = 2
-	// slabLen holds the headers that a Push makes: those of 512 segments, which
-	// is what an underlay.Outbox takes. When it is full, what there is is sent.
-	slabLen = 48 << 10
-	// maxHeaders is the longest L2 to L4 headers of a super-frame that is cut.
+	// slabLen holds the datagrams that a Push makes: those of one super-frame,
+	// which is what one message takes, so that it stays in the cache from one to
+	// the next. When it is full, what there is is sent.
+	slabLen = 72 << 10
+	// maxHeaders is the longest L2 to L4 headers of a SYN whose MSS is lowered.
 	maxHeaders = 2048
 	// ownFrame is room for a frame that a tunnel makes: an ICMPv6 error of
 	// 1,280 bytes and its L2 header with tags.
@@ -32,7 +33,7 @@ const (
 type worker struct {
 	// Of Tunnel.Push.
 	out       underlay.Outbox
-	slab      []byte // Headers of what is in out.
+	slab      []byte // What is in out and was made here.
 	used      int    // How much of slab is.
 	segmenter offload.Segmenter
 	ready     [dataplane.BatchSize]ready // Of the batch's frames.

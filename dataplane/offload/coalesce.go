@@ -32,8 +32,8 @@ import (
 // A checksum is right also where it is partial (see Begin). A frame that isn't
 // joined is not changed.
 //
-// A segment costs about 20 ns and a sum and a move of its payload: 64 KB take
-// 5 µs, half of it for the sums, and 3 µs where checksums are partial.
+// A segment costs about 25 ns and one pass over its payload, which is summed while
+// it is moved.
 type Coalescer struct {
 	buf      []byte // The caller's: the frame is buf[off:end] as yet.
 	off, end int
@@ -57,6 +57,8 @@ type Coalescer struct {
 	// headers is the first segment's L2 to L4 without CWR; the bits that
 	// sameBits has must be equal in all.
 	headers, sameBits [maxHeaders]byte
+
+	moved [maxHeaders]byte // The headers of the segment that move is at.
 }
 
 // maxHeaders holds Ethernet with two tags, IPv6 and the longest TCP header.
@@ -146,19 +148,44 @@ func (c *Coalescer) beginIP(frame []byte) bool {
 func (c *Coalescer) Add(frame []byte) bool {
 	n := len(frame) - c.hdr
 	if c.segments == 0 || c.ended || n <= 0 || n > c.size ||
-		n > len(c.buf)-c.end || c.end-c.off-c.l3+n > maxIPLen || !c.follows(frame) || !c.checksumRight(frame) {
+		n > len(c.buf)-c.end || c.end-c.off-c.l3+n > maxIPLen || !c.follows(frame) {
 		return false
 	}
 	// Read first, moved then: the payload may come to lie where the headers are.
 	push := (*wire.TCPHeader)(frame[c.l4:]).Flags() & wire.TCPPsh
+	if !c.move(frame) {
+		return false
+	}
 	c.buf[c.off+c.l4+tcpFlagsOff+1] |= push
-	copy(c.buf[c.end:], frame[c.hdr:])
 	c.ended = push != 0 || n < c.size
 	c.end += n
 	c.seq += uint32(n)
 	c.id += c.idStep
 	c.segments++
 	return true
+}
+
+// move brings a segment's payload to the frame's end if its checksum is right,
+// which it finds out while it moves: hardly one is wrong, and then everything is
+// put back.
+func (c *Coalescer) move(frame []byte) bool {
+	to, payload := c.buf[c.end:], frame[c.hdr:]
+	acc, csum := c.pseudo+uint32(len(frame)-c.l4), (*wire.TCPHeader)(frame[c.l4:]).Checksum()
+	if csum == wire.Fold(acc) {
+		copy(to, payload)
+		return true
+	}
+	if csum == maxUint16 {
+		return false
+	}
+	copy(c.moved[:], frame[:c.hdr])
+	acc = wire.CopySum(to, payload, wire.Sum(frame[c.l4:c.hdr], acc))
+	if wire.Fold(acc) == maxUint16 {
+		return true
+	}
+	copy(payload, to)
+	copy(frame, c.moved[:c.hdr])
+	return false
 }
 
 // follows tells whether a segment's headers, but for its TCP checksum, are the

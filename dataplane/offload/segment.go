@@ -125,29 +125,23 @@ func (s *Segmenter) Count() int {
 
 // Next writes the next segment to dst and returns its length in bytes, at most
 // SegmentLen of the frame. It returns 0 when there is none left, and if dst is
-// too short for it; a longer dst may then be tried.
+// too short for it; a longer dst may then be tried. The payload is summed while
+// it is copied.
 func (s *Segmenter) Next(dst []byte) int {
-	if s.done || len(dst) < s.hdr+min(s.size, len(s.frame)-s.at) {
+	if s.frame == nil || s.done {
 		return 0
 	}
-	n, payload := s.NextHeader(dst)
-	return n + copy(dst[n:], payload)
-}
-
-// NextHeader is Next without the copy, for who sends a segment in pieces: it
-// writes the next segment's headers to dst and returns their length in bytes and
-// the payload, which is a part of the frame and may be empty.
-func (s *Segmenter) NextHeader(dst []byte) (n int, payload []byte) {
-	if s.done || len(dst) < s.hdr {
-		return 0, nil
+	length := s.hdr + min(s.size, len(s.frame)-s.at)
+	if len(dst) < length {
+		return 0
 	}
+	dst = dst[:length]
 	first := s.at == s.hdr
-	payload = s.frame[s.at:min(s.at+s.size, len(s.frame))]
+	payload := s.frame[s.at : s.at+length-s.hdr]
 	copy(dst, s.frame[:s.hdr])
 	s.at += len(payload)
 	s.done = s.at == len(s.frame)
 
-	length := s.hdr + len(payload)
 	s.finishIP(dst, length)
 	l4Len := uint16(length - s.l4) // locate has bounded the packet.
 	acc := s.l4Sum + uint32(l4Len)
@@ -156,7 +150,7 @@ func (s *Segmenter) NextHeader(dst []byte) (n int, payload []byte) {
 	} else {
 		s.finishTCP(dst, acc, payload, first)
 	}
-	return s.hdr, payload
+	return length
 }
 
 func (s *Segmenter) finishIP(dst []byte, length int) {
@@ -177,9 +171,10 @@ func (s *Segmenter) finishUDP(dst []byte, l4Len uint16, acc uint32, payload []by
 	u, _ := wire.UDPAt(dst, s.l4)
 	u.SetLen(l4Len)
 	if s.noSum {
+		copy(dst[s.hdr:], payload)
 		return
 	}
-	u.SetChecksum(wire.UDPChecksum(^wire.Fold(wire.Sum(payload, acc+uint32(l4Len)))))
+	u.SetChecksum(wire.UDPChecksum(^wire.Fold(wire.CopySum(dst[s.hdr:], payload, acc+uint32(l4Len)))))
 }
 
 func (s *Segmenter) finishTCP(dst []byte, acc uint32, payload []byte, first bool) {
@@ -194,6 +189,6 @@ func (s *Segmenter) finishTCP(dst []byte, acc uint32, payload []byte, first bool
 	t.SetSeq(s.seq)
 	t.SetFlags(uint8(flags))
 	acc += s.seq>>16 + s.seq&0xffff + uint32(flags)
-	t.SetChecksum(^wire.Fold(wire.Sum(payload, acc)))
+	t.SetChecksum(^wire.Fold(wire.CopySum(dst[s.hdr:], payload, acc)))
 	s.seq += uint32(len(payload))
 }

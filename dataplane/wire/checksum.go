@@ -15,12 +15,12 @@ import (
 //   - a folded sum, uint16: Fold's result, uninverted.
 //   - a checksum, uint16: the inverse of a folded sum, what stands in a header.
 //
-// Sum costs 1 ns for each 30 bytes: carries run along a chain of
-// add-with-carry over eight 8-byte words, which the compiler makes of
-// bits.Add64; the chains of two rounds don't wait for each other, since none
-// takes its carry from the one before. The words are loaded in the machine's
-// (little-endian) order and the sum is turned round once at its end; RFC 1071
-// 2(B) shows that this is the same.
+// Sum costs 1 ns for each 42 bytes by AVX2 where the processor has it, and for
+// each 30 without: then carries run along a chain of add-with-carry over eight
+// 8-byte words, which the compiler makes of bits.Add64; the chains of two rounds
+// don't wait for each other, since none takes its carry from the one before. The
+// words are loaded in the machine's (little-endian) order and the sum is turned
+// round once at its end; RFC 1071 2(B) shows that this is the same.
 
 // Sum adds the words of b to the partial sum acc. An odd last byte counts as
 // the upper half of a word; so only the last piece of a sum over several may
@@ -31,6 +31,29 @@ func Sum(b []byte, acc uint32) uint32 {
 		s = sumBlocks(b)
 		b = b[len(b)&^63:]
 	}
+	return acc + sumTail(b, s)
+}
+
+// CopySum is Sum of src, which it copies to dst in the same pass; dst is at least
+// as long. They may overlap if dst begins first.
+func CopySum(dst, src []byte, acc uint32) uint32 {
+	dst = dst[:len(src)]
+	var s uint64
+	if len(src) >= 64 {
+		s = copySumBlocks(dst, src)
+		whole := len(src) &^ 63
+		dst, src = dst[whole:], src[whole:]
+	}
+	// What is copied first can't be what is summed: they may overlap.
+	acc += sumTail(src, s)
+	copy(dst, src)
+	return acc
+}
+
+// sumTail adds the sum s of the blocks before and the words of b, less than a
+// block, and returns the partial sum of them all in network order.
+func sumTail(b []byte, s uint64) uint32 {
+	s = s>>32 + s&0xffffffff
 	for len(b) >= 8 {
 		w := binary.LittleEndian.Uint64(b)
 		s += w>>32 + w&0xffffffff
@@ -49,12 +72,12 @@ func Sum(b []byte, acc uint32) uint32 {
 	}
 	s = s>>32 + s&0xffffffff
 	s = s>>32 + s&0xffffffff
-	return acc + uint32(bits.ReverseBytes16(Fold(uint32(s))))
+	return uint32(bits.ReverseBytes16(Fold(uint32(s))))
 }
 
-// sumBlocks returns the sum of b's whole blocks of 64 bytes, less than 2³⁴. It
-// stands alone to have the registers to itself.
-func sumBlocks(b []byte) uint64 {
+// sumBlocksGeneric returns the sum of b's whole blocks of 64 bytes. It stands
+// alone to have the registers to itself.
+func sumBlocksGeneric(b []byte) uint64 {
 	var s, carries uint64
 	for len(b) >= 64 {
 		p := (*[64]byte)(b)
@@ -71,6 +94,21 @@ func sumBlocks(b []byte) uint64 {
 		b = b[64:]
 	}
 	return s>>32 + s&0xffffffff + carries
+}
+
+// copySumBlocksGeneric is sumBlocksGeneric of src, and copies them to dst: a
+// block is read, stored and summed before the next, so that dst may begin in
+// front of src.
+func copySumBlocksGeneric(dst, src []byte) uint64 {
+	var s uint64
+	for len(src) >= 64 && len(dst) >= 64 {
+		block := *(*[64]byte)(src)
+		*(*[64]byte)(dst) = block
+		part := sumBlocksGeneric(block[:])
+		s += part>>32 + part&0xffffffff
+		dst, src = dst[64:], src[64:]
+	}
+	return s
 }
 
 // Fold brings a partial sum down to 16 bits by adding the carries back in.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"strconv"
@@ -64,6 +65,46 @@ func TestSumPieces(t *testing.T) {
 		cut := r.IntN(len(b)/2) * 2
 		if got := Fold(Sum(b[cut:], Sum(b[:cut], 0))); got != want {
 			t.Fatalf("cut at %d: %#04x, want %#04x", cut, got, want)
+		}
+	}
+}
+
+// TestCopySumAgainstModel: also onto itself, from behind.
+func TestCopySumAgainstModel(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 16))
+	for range 4000 {
+		n, gap := r.IntN(600), r.IntN(100)
+		b := make([]byte, gap+n)
+		for i := range b {
+			b[i] = byte(r.Uint32() | r.Uint32()*uint32(r.IntN(2)))
+		}
+		src := append([]byte(nil), b[gap:]...)
+		acc := r.Uint32() >> 8
+		apart := make([]byte, n)
+		if got, want := Fold(CopySum(apart, src, acc)), slowSum(src, acc); got != want || !bytes.Equal(apart, src) {
+			t.Fatalf("%d bytes: %#04x, want %#04x", n, got, want)
+		}
+		if got, want := Fold(CopySum(b, b[gap:], acc)), slowSum(src, acc); got != want || !bytes.Equal(b[:n], src) {
+			t.Fatalf("%d bytes, %d forward: %#04x, want %#04x", n, gap, got, want)
+		}
+	}
+}
+
+// TestGenericSums: what other processors run.
+func TestGenericSums(t *testing.T) {
+	r := rand.New(rand.NewPCG(17, 18))
+	for range 200 {
+		n := 64 * (1 + r.IntN(1024))
+		src, dst := make([]byte, n), make([]byte, n)
+		for i := range src {
+			src[i] = byte(r.Uint32()) | byte(-r.IntN(2))
+		}
+		want := slowSum(src, 0)
+		if got := Fold(sumTail(nil, sumBlocksGeneric(src))); got != want {
+			t.Fatalf("sum of %d bytes %#04x, want %#04x", n, got, want)
+		}
+		if got := Fold(sumTail(nil, copySumBlocksGeneric(dst, src))); got != want || !bytes.Equal(dst, src) {
+			t.Fatalf("copy of %d bytes %#04x, want %#04x", n, got, want)
 		}
 	}
 }
@@ -144,6 +185,9 @@ func FuzzSum(f *testing.F) {
 		if got, want := Fold(Sum(b, acc)), slowSum(b, acc); got != want {
 			t.Fatalf("Sum(% x, %#x) = %#04x, want %#04x", b, acc, got, want)
 		}
+		if c := make([]byte, len(b)); Fold(CopySum(c, b, acc)) != slowSum(b, acc) || !bytes.Equal(c, b) {
+			t.Fatalf("copied % x as % x", b, c)
+		}
 		if n := int(cut) &^ 1; n <= len(b) {
 			if got, want := Fold(Sum(b[n:], Sum(b[:n], acc))), slowSum(b, acc); got != want {
 				t.Fatalf("cut at %d: %#04x, want %#04x", n, got, want)
@@ -165,6 +209,19 @@ func BenchmarkSum(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				sink += Sum(data, 0)
+			}
+		})
+	}
+}
+
+func BenchmarkCopySum(b *testing.B) {
+	for _, n := range []int{64, 1448, 65535} {
+		data, to := make([]byte, n), make([]byte, n)
+		b.Run(strconv.Itoa(n)+"B", func(b *testing.B) {
+			b.SetBytes(int64(n))
+			b.ReportAllocs()
+			for b.Loop() {
+				sink += CopySum(to, data, 0)
 			}
 		})
 	}

@@ -44,8 +44,8 @@ const (
 type Message struct {
 	// Dest is where it goes.
 	Dest *Dest
-	// Iovs are the pieces, back to back: for each datagram one or two, whose
-	// ends are those of datagrams.
+	// Iovs are the pieces, back to back: for each datagram one or two, fewer
+	// where what follows each other lies so in memory.
 	Iovs []unix.Iovec
 	// Len is the sum of the pieces, at most MaxMessage.
 	Len int
@@ -117,11 +117,31 @@ func (o *Outbox) Add(to *Dest, entropy uint16, tos uint8, header, payload []byte
 	return m
 }
 
+// piece appends to the last message. What lies behind its last piece makes that
+// longer: the kernel takes less time for one than for 88.
 func (o *Outbox) piece(b []byte) {
+	base := unsafe.SliceData(b)
+	if o.iovN > o.first {
+		last := &o.iovs[(o.iovN-1)&(outboxIovs-1)]
+		if uintptr(unsafe.Pointer(last.Base))+uintptr(last.Len) == uintptr(unsafe.Pointer(base)) {
+			last.Len += uint64(len(b))
+			return
+		}
+	}
 	iov := &o.iovs[o.iovN&(outboxIovs-1)]
-	iov.Base = unsafe.SliceData(b)
+	iov.Base = base
 	iov.SetLen(len(b))
 	o.iovN++
+}
+
+// Together says that the next count datagrams, of size bytes each or the last
+// one less, are better in one message: if they fit into one, but not into what is
+// left of the last, the next Add begins another. A receiver that joins what comes
+// together makes one frame of them.
+func (o *Outbox) Together(count, size int) {
+	if o.n > 0 && count*size <= min(MaxMessage, MaxSegments*size) && o.msgs[o.n-1].Len+count*size > o.limit {
+		o.ended = true
+	}
 }
 
 // Messages returns what there is to send, valid until Reset.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -114,6 +115,78 @@ func TestOutboxAgainstModel(t *testing.T) {
 	}
 }
 
+// TestTogether: what had better be in one message begins another only if it fits
+// one, but not what is left of the last.
+func TestTogether(t *testing.T) {
+	to := dest(t, netip.MustParseAddrPort("192.0.2.1:4789"))
+	for _, c := range []struct {
+		what               string
+		before, count, len int // Datagrams.
+		want               []int
+	}{
+		{"there is room", 20, 24, 1460, []int{44}},
+		{"there is none", 21, 24, 1460, []int{21, 24}},
+		{"there is none in any", 20, 45, 1460, []int{44, 21}},
+		{"nothing is before", 0, 44, 1460, []int{44}},
+		{"segments are short", 40, 30, 100, []int{40, 30}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			var box Outbox
+			data := make([]byte, c.len)
+			for range c.before {
+				box.Add(to, 1, 0, data, nil)
+			}
+			box.Together(c.count, c.len)
+			for range c.count {
+				box.Add(to, 1, 0, data, nil)
+			}
+			var got []int
+			for _, m := range box.Messages() {
+				got = append(got, m.Len/m.SegSize)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("messages of %v datagrams, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestSplit: a message that is sent a datagram at a time is cut into those that
+// were added, however its pieces lie in memory.
+func TestSplit(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 11))
+	to := dest(t, netip.MustParseAddrPort("192.0.2.1:4789"))
+	for range 200 {
+		count, size := 1+r.IntN(MaxSegments), 1+r.IntN(1000)
+		memory := random(r, 2*count*size)
+		var box Outbox
+		var want [][]byte
+		for i := range count {
+			at, n := i*size, size
+			if r.IntN(2) == 0 {
+				at += count * size // Not behind the one before.
+			}
+			if i == count-1 {
+				n = 1 + r.IntN(size)
+			}
+			cut := r.IntN(n + 1)
+			box.Add(to, 1, 0, memory[at:at+cut], memory[at+cut:at+n])
+			want = append(want, memory[at:at+n])
+		}
+		var s sender
+		n := s.split(&box.Messages()[0])
+		if n != count {
+			t.Fatalf("%d datagrams, want %d", n, count)
+		}
+		for i, w := range want {
+			h := &s.eachHdrs[i].hdr
+			if got := pieces(unsafe.Slice(h.Iov, h.Iovlen)); !bytes.Equal(got, w) {
+				t.Fatalf("datagram %d of %d has %d bytes, want %d", i, count, len(got), len(w))
+			}
+		}
+	}
+}
+
 func TestAddr(t *testing.T) {
 	for _, s := range []string{"192.0.2.1:4789", "0.0.0.0:0", "[2001:db8::1]:65535", "[::]:1"} {
 		ap := netip.MustParseAddrPort(s)
@@ -150,7 +223,10 @@ func FuzzDescribe(f *testing.F) {
 	control = binary.NativeEndian.AppendUint32(control, unix.SOL_IP)
 	control = binary.NativeEndian.AppendUint32(control, unix.IP_TOS)
 	f.Add(uint32(5000), append(control, 3), []byte{unix.AF_INET6})
-	r := newReceiver(-1)
+	r, err := newReceiver(-1)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, length uint32, control, name []byte) {
 		r.hdrs[3].len = length % (slotLen - 128)
 		r.hdrs[3].hdr.SetControllen(min(len(control), 2*controlLen))

@@ -95,7 +95,11 @@ func open(c Config) (_ *Underlay, err error) {
 		if err != nil {
 			return nil, err
 		}
-		u.receivers = append(u.receivers, newReceiver(fd))
+		r, err := newReceiver(fd)
+		if err != nil {
+			return nil, err
+		}
+		u.receivers = append(u.receivers, r)
 		u.outs = append(u.outs, &sender{})
 		if i == 0 { // The port that the kernel has chosen, if it was to.
 			if u.local, err = boundTo(fd); err != nil {
@@ -178,7 +182,8 @@ func (u *Underlay) Lost(worker int) (uint32, error) {
 	return info[drops], nil
 }
 
-// Close closes the sockets. No Recv or Send may run or follow. A second Close
+// Close closes the sockets and gives back the memory of what Recv returned, which
+// nobody may look at any more. No Recv or Send may run or follow. A second Close
 // does nothing.
 func (u *Underlay) Close() error {
 	u.mu.Lock()
@@ -189,7 +194,7 @@ func (u *Underlay) Close() error {
 	u.closed = true
 	var errs []error
 	for _, r := range u.receivers {
-		errs = append(errs, unix.Close(r.fd))
+		errs = append(errs, r.close())
 	}
 	for _, fd := range u.sources {
 		errs = append(errs, unix.Close(fd))

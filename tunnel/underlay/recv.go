@@ -4,6 +4,8 @@ package underlay
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"syscall"
 	"unsafe"
 
@@ -33,7 +35,8 @@ type mmsghdr struct {
 }
 
 // receiver is one worker's way in: its socket and where its datagrams lie,
-// 4 MB of address space, of which only what is used takes memory.
+// 4 MB of address space, of which only what is used takes memory. It is mapped
+// and not allocated, so that close gives it back at once.
 type receiver struct {
 	fd   int
 	ask  int // How many messages the next Recv asks for.
@@ -47,8 +50,14 @@ type receiver struct {
 	control [slots][controlLen]byte
 }
 
-func newReceiver(fd int) *receiver {
-	r := &receiver{fd: fd, ask: minAsk, used: slots, slab: make([]byte, slots*slotLen)}
+// newReceiver takes over the socket, also where it fails.
+func newReceiver(fd int) (*receiver, error) {
+	slab, err := unix.Mmap(-1, 0, slots*slotLen, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("map %d bytes to receive in: %w", slots*slotLen, err)
+	}
+	r := &receiver{fd: fd, ask: minAsk, used: slots, slab: slab}
 	for i := range r.hdrs {
 		r.iovs[i].Base = &r.slab[i*slotLen+dataplane.Headroom]
 		r.iovs[i].SetLen(slotLen - dataplane.Headroom)
@@ -56,7 +65,13 @@ func newReceiver(fd int) *receiver {
 		h.Iov, h.Iovlen = &r.iovs[i], 1
 		h.Name, h.Control = &r.names[i][0], &r.control[i][0]
 	}
-	return r
+	return r, nil
+}
+
+// close gives back the socket and the memory: what Recv has returned is gone.
+func (r *receiver) close() error {
+	clear(r.in[:])
+	return errors.Join(unix.Close(r.fd), unix.Munmap(r.slab))
 }
 
 // Recv returns the datagrams that have arrived, none if there are none; it

@@ -4,6 +4,7 @@ package underlay
 
 import (
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,16 +40,7 @@ func (u *Underlay) replay(s *sender, fd int, m *Message) {
 // many went. The first failure ends it, since the others would meet the same,
 // and is the message's Drop.
 func (u *Underlay) sendEach(s *sender, fd int, m *Message) (sent int) {
-	n := 0
-	for at := 0; at < len(m.Iovs) && n < MaxSegments; n++ {
-		end, size := at, 0
-		for end < len(m.Iovs) && size < m.SegSize {
-			size += int(m.Iovs[end].Len)
-			end++
-		}
-		put(&s.eachHdrs[n].hdr, &s.each[n].control, m, m.Iovs[at:end:end], false)
-		at = end
-	}
+	n := s.split(m)
 	for sent < n {
 		more, errno := sendmmsg(fd, s.eachHdrs[sent:n])
 		if errno != 0 {
@@ -58,5 +50,28 @@ func (u *Underlay) sendEach(s *sender, fd int, m *Message) (sent int) {
 		sent += more
 	}
 	release(s.eachHdrs[:n])
+	clear(s.eachIovs[:])
 	return sent
+}
+
+// split makes a message of each of m's datagrams, in eachHdrs, and returns how
+// many there are.
+func (s *sender) split(m *Message) (n int) {
+	used, within := 0, 0 // Of eachIovs; of the piece at hand.
+	for at := 0; at < len(m.Iovs) && n < MaxSegments; n++ {
+		first, left := used, m.SegSize
+		for at < len(m.Iovs) && left > 0 && used < len(s.eachIovs) {
+			piece := m.Iovs[at]
+			take := min(left, int(piece.Len)-within)
+			s.eachIovs[used].Base = (*byte)(unsafe.Add(unsafe.Pointer(piece.Base), within))
+			s.eachIovs[used].SetLen(take)
+			used++
+			left -= take
+			if within += take; within == int(piece.Len) {
+				at, within = at+1, 0
+			}
+		}
+		put(&s.eachHdrs[n].hdr, &s.each[n].control, m, s.eachIovs[first:used:used], false)
+	}
+	return n
 }

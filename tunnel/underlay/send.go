@@ -31,6 +31,7 @@ type sender struct {
 	// A message whose datagrams are sent one by one, likewise.
 	each     [MaxSegments]outgoing
 	eachHdrs [MaxSegments]mmsghdr
+	eachIovs [3 * MaxSegments]unix.Iovec // Two pieces each, and one more where a piece is cut.
 
 	// Messages of one Send by their source port: lists through next.
 	ports       uint64 // A bit for each that has any.
