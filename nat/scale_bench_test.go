@@ -53,6 +53,7 @@ type busyNAT struct {
 	conns     int
 	hosts     int
 	batch     *dataplane.Batch
+	pattern   head   // Of all packets, but for what tells connections apart.
 	heads     []head // Of frames that go out, drawn ahead,
 	back      []head // and of those that answer them.
 	next      int
@@ -101,6 +102,7 @@ func newBusyNAT(tb testing.TB, conns int) *busyNAT {
 	for i := range c.hosts {
 		must(c.gw.SetNeighbour(insideHost(i), hostMAC))
 	}
+	copy(c.pattern[:], udpFrame(gwMAC, hostMAC, addrPort("198.18.0.10:1"), addrPort("203.0.113.0:53"))[14:])
 	for range dataplane.BatchSize {
 		f := c.batch.Next()
 		f.Buf = make([]byte, dataplane.Headroom+64)
@@ -117,9 +119,13 @@ func insideHost(i int) netip.Addr {
 
 // outward is the head of connection i's packets on their way out.
 func (c *busyNAT) outward(i int) (h head) {
-	from := netip.AddrPortFrom(insideHost(i%c.hosts), uint16(1024+i/c.hosts))
-	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i % 251)}), 53)
-	copy(h[:], udpFrame(gwMAC, hostMAC, from, to)[14:])
+	h = c.pattern
+	a := insideHost(i % c.hosts).As4()
+	copy(h[12:], a[:])
+	h[19] = byte(i % 251)
+	binary.BigEndian.PutUint16(h[20:], uint16(1024+i/c.hosts))
+	h[10], h[11] = 0, 0
+	binary.BigEndian.PutUint16(h[10:], ^wire.Fold(wire.Sum(h[:20], 0)))
 	return h
 }
 

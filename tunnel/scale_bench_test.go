@@ -62,7 +62,7 @@ type region struct {
 
 const farMACs = 1 << 20 // mac(farMACs+i) is the container's behind peer i.
 
-func newRegion(tb testing.TB, peers int) *region {
+func newRegion(tb testing.TB) *region {
 	tb.Helper()
 	r := &region{batch: dataplane.NewBatch(0)}
 	r.under = &still{memUnderlay: memUnderlay{net: newInternet(), local: netip.MustParseAddrPort("198.18.0.1:4789")}}
@@ -177,7 +177,7 @@ func (r *region) verify(tb testing.TB) {
 func BenchmarkScalePeers(b *testing.B) {
 	for _, peers := range scalePeers {
 		b.Run(strconv.Itoa(peers), func(b *testing.B) {
-			r := newRegion(b, peers)
+			r := newRegion(b)
 			before, heapBefore := resident(b), heap()
 			r.addPeers(peers)
 			after, heapAfter := resident(b), heap()
@@ -215,7 +215,7 @@ func BenchmarkScalePeers(b *testing.B) {
 
 // The benchmark's traffic goes the way that it says.
 func TestScaleTraffic(t *testing.T) {
-	r := newRegion(t, 5)
+	r := newRegion(t)
 	r.addPeers(5)
 	in := dataplane.NewBatch(0)
 	for _, peers := range []int{1, 5} {
