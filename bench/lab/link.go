@@ -189,6 +189,40 @@ func (n *NetNS) AddAddress(name string, cidrs ...string) error {
 	return nil
 }
 
+// SetCongestion has TCP connections of the namespace use a congestion control
+// from their beginning: it is an attribute of its IPv4 routes, those that are
+// there now. A program's TCP_CONGESTION after connect(2) is no substitute: if
+// the default is BBR, the socket goes on pacing (sk_pacing_status). Nor is the
+// sysctl, which refuses what the machine doesn't allow everybody.
+func (n *NetNS) SetCongestion(control string) error {
+	routes, err := n.link.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("routes of %s: %w", n.Name, err)
+	}
+	for _, r := range routes {
+		if r.Congctl == control {
+			continue
+		}
+		to := "default"
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+			to = r.Dst.String()
+		}
+		if r.Gw != nil {
+			to += " via " + r.Gw.String()
+		}
+		link, err := n.link.LinkByIndex(r.LinkIndex)
+		if err != nil {
+			return fmt.Errorf("route %s of %s: its interface: %w", to, n.Name, err)
+		}
+		n.lab.record("ip -n", n.Name, "route change", to, "dev", link.Attrs().Name, "congctl", control)
+		r.Congctl = control
+		if err := n.link.RouteReplace(&r); err != nil {
+			return fmt.Errorf("route %s of %s: congestion control %s: %w", to, n.Name, control, err)
+		}
+	}
+	return nil
+}
+
 // Stats counts what an interface took in (Rx) and gave out (Tx), seen from the
 // namespace's stack; a GSO frame counts once.
 type Stats struct {

@@ -178,9 +178,6 @@ func (b *bench) stream(ctx context.Context, p *baseline.Path, port string, where
 	if b.netperf {
 		words := []string{"netperf", "-H", p.Server, "-p", port, "-t", "TCP_STREAM",
 			"-l", strconv.Itoa(b.opts.Seconds), "-P", "0", "--", "-k", netperfKeys}
-		if b.cubic {
-			words = append(words, "-K", "cubic")
-		}
 		out, err := p.A.Run(ctx, b.client(where, words...)...)
 		if err != nil {
 			return bulk{}, err
@@ -188,9 +185,6 @@ func (b *bench) stream(ctx context.Context, p *baseline.Path, port string, where
 		return parseNetperfStream(out.Stdout)
 	}
 	words := []string{"iperf3", "-c", p.Server, "-p", port, "-t", strconv.Itoa(b.opts.Seconds), "-J"}
-	if b.cubic {
-		words = append(words, "-C", "cubic")
-	}
 	out, err := p.A.Run(ctx, b.client(where, words...)...)
 	if err != nil {
 		return bulk{}, err

@@ -26,7 +26,7 @@ func (b *bench) verified(ctx context.Context, row Row, p *baseline.Path) (measur
 		}
 	}
 	if p.A != nil && p.B != nil {
-		if err := p.Isolated(); err != nil {
+		if err := errors.Join(p.Isolated(), b.useCubic(p)); err != nil {
 			return measurement{}, err
 		}
 	}
@@ -43,6 +43,16 @@ func (b *bench) verified(ctx context.Context, row Row, p *baseline.Path) (measur
 		err = fmt.Errorf("%s was started anew while it was measured", p.Name)
 	}
 	return m, err
+}
+
+// useCubic has both containers use CUBIC for every connection from its
+// beginning. It is done before each measurement, since a row may have made their
+// routes anew.
+func (b *bench) useCubic(p *baseline.Path) error {
+	if !b.cubic {
+		return nil
+	}
+	return errors.Join(p.A.SetCongestion("cubic"), p.B.SetCongestion("cubic"))
 }
 
 // accounted measures one row on one contender, and refuses the figure if the
