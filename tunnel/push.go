@@ -160,7 +160,7 @@ func (t *Tunnel) segment(w *worker, b *dataplane.Batch, f *dataplane.Frame, r *r
 		}
 		n += wire.VXLANHdrLen
 		w.used += n
-		t.add(w, b.Worker, r.tos, port, dst[:n:n], nil, bytes)
+		t.add(w, b.Worker, r.tos, port, dst[:n], nil, bytes)
 	}
 	return dataplane.None
 }

@@ -83,6 +83,9 @@ type Outbox struct {
 	first int  // where in iovs it begins,
 	limit int  // how long it may become,
 	ended bool // and whether a shorter datagram has ended it.
+	// reach is where the capacity of its last piece ends: what lies behind that
+	// may be another allocation, which the piece's pointer wouldn't keep alive.
+	reach uintptr
 	msgs  [OutboxMessages]Message
 	iovs  [outboxIovs]unix.Iovec
 }
@@ -117,13 +120,14 @@ func (o *Outbox) Add(to *Dest, entropy uint16, tos uint8, header, payload []byte
 	return m
 }
 
-// piece appends to the last message. What lies behind its last piece makes that
-// longer: the kernel takes less time for one than for 88.
+// piece appends to the last message. What lies behind its last piece, within that
+// one's capacity, makes it longer: the kernel takes less time for one than for 88.
 func (o *Outbox) piece(b []byte) {
 	base := unsafe.SliceData(b)
 	if o.iovN > o.first {
 		last := &o.iovs[(o.iovN-1)&(outboxIovs-1)]
-		if uintptr(unsafe.Pointer(last.Base))+uintptr(last.Len) == uintptr(unsafe.Pointer(base)) {
+		at := uintptr(unsafe.Pointer(base))
+		if uintptr(unsafe.Pointer(last.Base))+uintptr(last.Len) == at && at+uintptr(len(b)) <= o.reach {
 			last.Len += uint64(len(b))
 			return
 		}
@@ -131,6 +135,7 @@ func (o *Outbox) piece(b []byte) {
 	iov := &o.iovs[o.iovN&(outboxIovs-1)]
 	iov.Base = base
 	iov.SetLen(len(b))
+	o.reach = uintptr(unsafe.Pointer(base)) + uintptr(cap(b))
 	o.iovN++
 }
 
