@@ -43,6 +43,7 @@ func TestUsage(t *testing.T) {
 		{args: []string{"--help"}, out: "--socket-group NAME"},
 		{args: []string{"--workers", "many"}, code: 2, out: "swd: --workers: \"many\" is no number\n"},
 		{args: []string{"--workers", "-1"}, code: 2, out: "--workers -1: want 1 to"},
+		{args: []string{"--io-uring", "on"}, code: 2, out: "--io-uring on: want auto or off"},
 		{args: []string{"--workers", "65"}, code: 2, out: "--workers 65"},
 		{args: []string{"--color"}, code: 2, out: "unknown flag"},
 		{args: []string{"start"}, code: 2, out: `unexpected argument "start"`},
