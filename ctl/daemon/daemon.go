@@ -18,6 +18,7 @@ import (
 
 	"heddle/ctl/config"
 	"heddle/dataplane"
+	"heddle/dataplane/tap"
 	"heddle/nat"
 	vswitch "heddle/switch"
 	"heddle/tunnel"
@@ -42,6 +43,9 @@ type Options struct {
 	// Workers is the number of worker threads, CPUs what they are pinned to.
 	Workers int
 	CPUs    []int
+	// IOUring has TAP ports move small frames by io_uring, where the kernel
+	// allows it.
+	IOUring bool
 	// MaxMACs bounds the FDB over all networks; 0 means a million.
 	MaxMACs int
 	// MaxConns bounds NAT's connections; 0 means a million.
@@ -145,6 +149,11 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	m, err := openMachine(o.Log)
 	if err != nil {
 		return nil, err
+	}
+	if o.IOUring {
+		if m.rings, err = tap.NewRings(o.Workers); err != nil {
+			o.Log.Info("TAP ports read and write frames one by one", zap.Error(err))
+		}
 	}
 	return newOn(ctx, o, m)
 }

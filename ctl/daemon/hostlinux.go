@@ -30,6 +30,7 @@ type machine struct {
 	watcher *attach.Watcher
 	links   linkTable
 	proxy   *proxy.Proxy
+	rings   *tap.Rings                     // Of TAP ports; nil without io_uring.
 	claimed func(port, ifName string) bool // Nil sweeps nothing.
 	swept   map[attach.ID]bool             // Namespaces; the daemon calls open and sweep one at a time.
 	done    sync.WaitGroup
@@ -75,7 +76,7 @@ func (m *machine) changed() (ports []string, all bool) { return m.links.changed(
 func (m *machine) close() error {
 	err := m.watcher.Close()
 	m.done.Wait()
-	return errors.Join(err, m.own.Close())
+	return errors.Join(err, m.rings.Close(), m.own.Close())
 }
 
 // namespace opens the one that the spec names. A port without any is in swd's

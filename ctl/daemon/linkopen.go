@@ -67,7 +67,7 @@ func (l *link) openTAP(ctx context.Context, o order) error {
 	var p *tap.Port
 	err = l.m.step("tap", func() error {
 		return l.ns.Do(func() (err error) {
-			p, err = tap.Open(tap.Config{Name: name, Queues: o.workers})
+			p, err = tap.Open(tap.Config{Name: name, Queues: o.workers, Rings: l.m.rings})
 			return err
 		})
 	})

@@ -34,7 +34,7 @@ func (m *machine) openStack(workers int) (_ stackDevice, err error) {
 			continue
 		}
 		err = m.own.Do(func() (err error) {
-			l.p, err = tap.Open(tap.Config{Name: name, Queues: workers, Transient: true})
+			l.p, err = tap.Open(tap.Config{Name: name, Queues: workers, Transient: true, Rings: m.rings})
 			return err
 		})
 		if !errors.Is(err, tap.ErrHeld) && !errors.Is(err, tap.ErrTaken) {

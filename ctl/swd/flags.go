@@ -24,6 +24,7 @@ type flags struct {
 	logLevel, logFormat                   string
 	metrics, node                         string
 	vtep, meshListen, meshKey             string
+	ioUring                               string
 }
 
 func (f *flags) define(s *pflag.FlagSet) {
@@ -33,6 +34,7 @@ func (f *flags) define(s *pflag.FlagSet) {
 	s.StringVar(&f.socketGroup, "socket-group", "", "let the members of group `NAME` use the socket, besides root")
 	s.StringVar(&f.stateDir, "state-dir", "/var/lib/swd", "save what was asked for in `DIR`")
 	s.IntVar(&f.workers, "workers", 0, "carry frames on `N` threads; 0 means half of the CPUs")
+	s.StringVar(&f.ioUring, "io-uring", ioUringAuto, "move small frames of TAP ports many at a time by io_uring: `MODE` auto (where the kernel allows it) or off")
 	s.IntVar(&f.maxMACs, "max-macs", 0, "know at most `N` MACs over all networks; 0 means a million")
 	s.IntVar(&f.maxConns, "max-conns", 0, "track at most `N` connections of NAT; 0 means a million")
 	s.StringVar(&f.logLevel, "log-level", "info", "log from `LEVEL` on: debug, info, warn, error")
@@ -43,6 +45,12 @@ func (f *flags) define(s *pflag.FlagSet) {
 	s.StringVar(&f.meshListen, "mesh-listen", "", "be a member of a mesh from the start, gossiping at `IP[:7946]`")
 	s.StringVar(&f.meshKey, "mesh-key", "", "encrypt gossip with the first key in `FILE`, and take the others in it")
 }
+
+// What --io-uring may be.
+const (
+	ioUringAuto = "auto"
+	ioUringOff  = "off"
+)
 
 // fromEnvironment sets each flag that wasn't given from its SWD_ variable.
 func fromEnvironment(s *pflag.FlagSet, lookup func(string) (string, bool)) error {
@@ -80,6 +88,9 @@ func (f *flags) options() (daemon.Options, error) {
 	if f.maxConns < 0 || f.maxConns > config.MaxConns {
 		return daemon.Options{}, fmt.Errorf("--max-conns %d: want 0 to %d", f.maxConns, config.MaxConns)
 	}
+	if f.ioUring != ioUringAuto && f.ioUring != ioUringOff {
+		return daemon.Options{}, fmt.Errorf("--io-uring %s: want %s or %s", f.ioUring, ioUringAuto, ioUringOff)
+	}
 	vtep, err := endpoint("--vtep", f.vtep, config.VXLANPort)
 	if err != nil {
 		return daemon.Options{}, err
@@ -112,7 +123,7 @@ func (f *flags) options() (daemon.Options, error) {
 	return daemon.Options{
 		Version: version, Node: f.node,
 		Socket: f.socket, SocketGroup: f.socketGroup, StateDir: f.stateDir, Config: f.config,
-		Workers: workers, CPUs: last(cpus, workers), MaxMACs: f.maxMACs, MaxConns: f.maxConns,
+		Workers: workers, CPUs: last(cpus, workers), IOUring: f.ioUring == ioUringAuto, MaxMACs: f.maxMACs, MaxConns: f.maxConns,
 		Metrics: f.metrics, VTEP: vtep, MeshListen: meshListen, MeshKeys: f.meshKey, Log: log,
 	}, nil
 }

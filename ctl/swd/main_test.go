@@ -43,6 +43,7 @@ func TestUsage(t *testing.T) {
 		{args: []string{"--help"}, out: "--socket-group NAME"},
 		{args: []string{"--workers", "many"}, code: 2, out: "swd: --workers: \"many\" is no number\n"},
 		{args: []string{"--workers", "-1"}, code: 2, out: "--workers -1: want 1 to"},
+		{args: []string{"--io-uring", "on"}, code: 2, out: "--io-uring on: want auto or off"},
 		{args: []string{"--workers", "65"}, code: 2, out: "--workers 65"},
 		{args: []string{"--color"}, code: 2, out: "unknown flag"},
 		{args: []string{"start"}, code: 2, out: `unexpected argument "start"`},
@@ -86,13 +87,13 @@ func TestEnvironment(t *testing.T) {
 	env := map[string]string{
 		"SWD_NODE": "env", "SWD_STATE_DIR": "/s", "SWD_SOCKET_GROUP": "g", "SWD_WORKERS": "3", "SWD_MAX_MACS": "7",
 		"SWD_CONFIG": "c", "SWD_SOCKET": "k", "SWD_LOG_LEVEL": "warn", "SWD_LOG_FORMAT": "json", "SWD_METRICS": "m",
-		"SWD_VTEP": "v", "SWD_MESH_LISTEN": "l", "SWD_MESH_KEY": "y",
+		"SWD_VTEP": "v", "SWD_MESH_LISTEN": "l", "SWD_MESH_KEY": "y", "SWD_IO_URING": "off",
 	}
 	err := fromEnvironment(s, func(k string) (string, bool) { v, ok := env[k]; return v, ok })
 	want := flags{
 		config: "c", socket: "k", socketGroup: "g", stateDir: "/s", workers: 3, maxMACs: 7,
 		logLevel: "warn", logFormat: "json", metrics: "m", node: "flag",
-		vtep: "v", meshListen: "l", meshKey: "y",
+		vtep: "v", meshListen: "l", meshKey: "y", ioUring: ioUringOff,
 	}
 	if err != nil || f != want {
 		t.Errorf("%+v %v", f, err)

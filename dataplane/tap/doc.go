@@ -27,6 +27,16 @@
 //	Pull     0.8    0.8       3.6      0.4
 //	Push     1.2    1.2       4.9
 //
+// # Many small frames at once
+//
+// With Config.Rings four or more frames of a Push are one io_uring_enter, and
+// so are the reads of a Pull from the fifth small frame on, each into a slot of
+// its own. A 60 B frame then costs 0.15 µs less to read and 0.3 µs less to
+// write. Nothing waits in a ring: a call does what it was given and reports it,
+// so that order, errors and who owns which memory are as without, and epoll
+// still tells when to Pull. A ring's call costs twice a read's, which is why one
+// frame alone, and large ones, do without.
+//
 // # The device and its life
 //
 // Open creates the device if there is none of that name, with songgao/water,

@@ -25,6 +25,9 @@ type Config struct {
 	// Transient has a device that Open makes vanish with the process, however
 	// that ends. One that is taken over stays as it is.
 	Transient bool
+	// Rings, if not nil, carry small frames many at a time. They are for as
+	// many workers as there are queues or more, and outlive the port.
+	Rings *Rings
 }
 
 // Port is a dataplane.Port on a TAP device. Open makes it.
@@ -34,6 +37,7 @@ type Port struct {
 	created  bool
 	queues   []queue
 	counters *dataplane.Counters
+	rings    *Rings
 
 	mu          sync.Mutex // Guards what follows, and the descriptors against Fault.
 	closed      bool
@@ -69,6 +73,14 @@ func Open(c Config) (*Port, error) {
 	return p, nil
 }
 
+// A process with rings that was killed lets go of its devices a little after it
+// has ended (io_ring_exit_work, after an RCU grace period), so that Open waits
+// for so long before it says ErrHeld. In milliseconds.
+const (
+	lettingGo     = 300
+	lettingGoStep = 20
+)
+
 func open(c Config) (*Port, error) {
 	n := max(c.Queues, 1)
 	if n > dataplane.MaxWorkers {
@@ -85,12 +97,18 @@ func open(c Config) (*Port, error) {
 	if err == nil {
 		err = found.free()
 	}
+	for wait := 0; errors.Is(err, ErrHeld) && c.Rings != nil && wait < lettingGo; wait += lettingGoStep {
+		_, _ = unix.Poll(nil, lettingGoStep)
+		if found, err = find(nl, c.Name); err == nil {
+			err = found.free()
+		}
+	}
 	if err != nil {
 		return nil, errors.Join(err, nl.close())
 	}
 	p := &Port{
 		name: c.Name, queues: make([]queue, n), counters: dataplane.NewCounters(n), created: !found.exists,
-		rtnl: nl, lastDropped: found.dropped,
+		rtnl: nl, lastDropped: found.dropped, rings: c.Rings,
 	}
 	for i := range p.queues {
 		p.queues[i].fd = -1
@@ -98,6 +116,9 @@ func open(c Config) (*Port, error) {
 	err = p.attach()
 	if err == nil {
 		err = p.checkAlone()
+	}
+	if err == nil {
+		err = p.rings.give(p.queues)
 	}
 	if err == nil && c.Transient && p.created {
 		err = forget(p.queues[0].fd)
@@ -243,7 +264,7 @@ func (p *Port) close() error {
 		return nil
 	}
 	p.closed = true
-	errs := []error{p.rtnl.close()}
+	errs := []error{p.rtnl.close(), p.rings.take(p.queues)}
 	for i := range p.queues {
 		if q := &p.queues[i]; q.fd >= 0 {
 			errs = append(errs, unix.Close(q.fd))

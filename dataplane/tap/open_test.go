@@ -18,10 +18,21 @@ import (
 	"heddle/dataplane/wire"
 )
 
+// ringed is what a name ends in for startHolder that is to be held with rings.
+const ringed = "+rings"
+
 // hold is the process that this test binary is with HDTAP_HOLD set: it opens a
 // TAP with two queues, says so, and keeps it until it is killed.
 func hold(name string) int {
-	p, err := Open(Config{Name: name, Queues: 2})
+	c := Config{Name: strings.TrimSuffix(name, ringed), Queues: 2}
+	var err error
+	if c.Name != name {
+		c.Rings, err = NewRings(c.Queues)
+	}
+	var p *Port
+	if err == nil {
+		p, err = Open(c)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
