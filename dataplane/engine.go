@@ -162,7 +162,7 @@ func (e *Engine) Detach(id PortID) {
 	_ = e.change(func(_ int, w *worker) error { w.clear(id); return nil })
 }
 
-// Do runs f on every worker's thread between two rounds, one worker after the
+// Do runs f on every worker's thread between two turns, one worker after the
 // other, and returns when all have: afterwards no worker uses what was
 // unlinked before. While the engine is not running it runs f on the caller's.
 func (e *Engine) Do(f func(worker int)) {
