@@ -30,6 +30,7 @@ type Result struct {
 	Figures    []*Measured `json:"figures"`
 	Scale      []*Scaled   `json:"scale,omitempty"` // What was measured over sizes.
 	Targets    []Verdict   `json:"targets"`
+	Limits     []Verdict   `json:"limits"` // Without a Bound.
 	// Errors are measurements that gave no figure, and why.
 	Errors []string `json:"errors"`
 }
@@ -165,6 +166,7 @@ func (r *Result) finish() {
 		}
 	}
 	r.Targets = judge(r)
+	r.Limits = limit(r)
 }
 
 // order returns the names of what was measured in the order of the table.

@@ -105,6 +105,12 @@ func writeVerdicts(w io.Writer, r *Result) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s %v\t%s\t\n", v.Figure, who, measured, sign, v.Bound, met)
 	}
+	if len(r.Limits) > 0 {
+		fmt.Fprint(t, "\nwhat ports in user space leave\t\tmeasured\t\t\t\n")
+	}
+	for _, v := range r.Limits {
+		fmt.Fprintf(t, "%s\t%s / %s\t%.2f (%.2f–%.2f)\t\t\t\n", v.Figure, v.Contender, v.Against, v.Value, v.Min, v.Max)
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}

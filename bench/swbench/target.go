@@ -58,6 +58,24 @@ var targets = []target{
 	{allocsDecap, columnFlows, "", 0},
 }
 
+// limits are what shows why a target can be out of reach: how near swd comes to
+// a relay that does nothing (package relay), and that to the kernel's path. They
+// have no bound.
+var limits = limitsOf(
+	[]string{tcp1, tcp4, frames60, rrCross},
+	[][2]string{{"swd-tap", relayTAP}, {relayTAP, "bridge"}, {"swd-veth", relayPacket}, {relayPacket, "bridge"}},
+)
+
+func limitsOf(figures []string, pairs [][2]string) []target {
+	var ts []target
+	for _, f := range figures {
+		for _, p := range pairs {
+			ts = append(ts, target{figure: f, contender: p[0], against: p[1]})
+		}
+	}
+	return ts
+}
+
 // Verdict says whether a target was met.
 type Verdict struct {
 	Figure    string  `json:"figure"`
@@ -87,6 +105,17 @@ func judge(r *Result) []Verdict {
 			continue
 		}
 		verdicts = append(verdicts, t.judge(r.placements(t.figure), r.Options.Runs))
+	}
+	return verdicts
+}
+
+// limit returns the limits that were measured.
+func limit(r *Result) []Verdict {
+	verdicts := []Verdict{}
+	for _, t := range limits {
+		if v := t.compare(r.placements(t.figure)); v.Samples > 0 {
+			verdicts = append(verdicts, v)
+		}
 	}
 	return verdicts
 }

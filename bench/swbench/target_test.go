@@ -18,6 +18,28 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// A limit is shown where both sides were measured, and is no verdict.
+func TestLimits(t *testing.T) {
+	r := &Result{Options: options{Runs: 2}}
+	for round, v := range []float64{9, 18} {
+		for name, v := range map[string]float64{"swd-tap": v, relayTAP: 2 * v} {
+			r.add(round, rowNamed(t, "tcp-1"), name, measurement{values: []float64{v}}, nil, nil)
+		}
+	}
+	r.finish()
+	want := []Verdict{{Figure: tcp1, Contender: "swd-tap", Against: relayTAP, Value: 0.5, Min: 0.5, Max: 0.5, Samples: 2}}
+	if !slices.Equal(r.Limits, want) {
+		t.Errorf("%+v, want %+v", r.Limits, want)
+	}
+	var table strings.Builder
+	if err := writeTable(&table, r); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(table.String(), "swd-tap / relay-tap   0.50 (0.50–0.50)") {
+		t.Error(table.String())
+	}
+}
+
 // of makes a figure of one contender's values, in the rounds given or in all.
 func of(rounds []int, values ...float64) *Samples {
 	s := newSamples(values)
