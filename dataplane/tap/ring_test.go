@@ -184,6 +184,42 @@ func TestRingLetsGoOfTheDevice(t *testing.T) {
 	}
 }
 
+// A number is nobody else's before every ring has let go of it: the next port
+// would lose its descriptor.
+func TestRingsGiveANumberOnceItIsFree(t *testing.T) {
+	l := lab.New(t)
+	rings := newRings(l, 8)
+	var ends [2]int
+	l.NoError(unix.Pipe2(ends[:], unix.O_NONBLOCK|unix.O_CLOEXEC))
+	defer func() { l.NoError(errors.Join(unix.Close(ends[0]), unix.Close(ends[1]))) }()
+	queues := func() []queue {
+		all := make([]queue, len(rings.rings))
+		for i := range all {
+			all[i].fd = ends[1]
+		}
+		return all
+	}
+	old := queues()
+	l.NoError(rings.give(old))
+	for range 300 {
+		next, taken := queues(), make(chan error)
+		go func() { taken <- rings.take(old) }()
+		errGive := rings.give(next)
+		l.NoError(errors.Join(errGive, <-taken))
+		for i := range next {
+			r := next[i].ring
+			r.add(opWrite, next[i].file, []byte{1})
+			if n := r.submit(); n != 1 || r.res[0] != 1 {
+				t.Fatalf("ring %d has lost its descriptor: %d done, result %d", i, n, r.res[0])
+			}
+		}
+		_, err := unix.Read(ends[0], make([]byte, len(next)))
+		l.NoError(err)
+		old = next
+	}
+	l.NoError(rings.take(old))
+}
+
 func TestNewRingsRefuses(t *testing.T) {
 	l := lab.New(t)
 	for _, workers := range []int{-1, 0, dataplane.MaxWorkers + 1} {

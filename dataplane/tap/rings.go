@@ -125,20 +125,21 @@ func (s *Rings) give(queues []queue) error {
 
 // take ends give: the rings hold no descriptor of the queues any more.
 func (s *Rings) take(queues []queue) error {
+	if len(queues) == 0 || queues[0].ring == nil {
+		return nil
+	}
+	// The number is the next port's only once every ring has let go of it.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file := queues[0].file
 	var errs []error
 	for i := range queues {
-		q := &queues[i]
-		if q.ring == nil {
-			continue
-		}
-		errs = append(errs, q.ring.setFile(int(q.file), -1))
-		q.ring = nil
-		if i == 0 {
-			s.mu.Lock()
-			s.taken[q.file] = false
-			s.mu.Unlock()
+		if q := &queues[i]; q.ring != nil {
+			errs = append(errs, q.ring.setFile(int(file), -1))
+			q.ring = nil
 		}
 	}
+	s.taken[file] = false
 	return errors.Join(errs...)
 }
 
