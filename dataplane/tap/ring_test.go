@@ -208,7 +208,7 @@ func TestRingsGiveANumberOnceItIsFree(t *testing.T) {
 		l.NoError(errors.Join(errGive, <-taken))
 		for i := range next {
 			r := next[i].ring
-			r.add(opWrite, next[i].file, []byte{1})
+			r.add(opWrite, next[i].file, r.slab[:1])
 			if n := r.submit(); n != 1 || r.res[0] != 1 {
 				t.Fatalf("ring %d has lost its descriptor: %d done, result %d", i, n, r.res[0])
 			}
