@@ -25,7 +25,8 @@ type Config struct {
 	// CPUs are what workers are pinned to: worker i to CPUs[i%len(CPUs)].
 	// Without any they float, which costs a third of the speed.
 	CPUs []int
-	// Clock gives Batch.Now: monotonic nanoseconds. It is read once a round.
+	// Clock gives Batch.Now and what a port is charged for: monotonic nanoseconds.
+	// It is read once a round and after each Pull.
 	Clock func() int64
 }
 
