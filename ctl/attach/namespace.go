@@ -183,6 +183,11 @@ func (ns *Namespace) Alive() error {
 	if ns.path == "" {
 		return nil
 	}
+	// No other file has its number while ns is open.
+	var st unix.Stat_t
+	if unix.Stat(ns.path, &st) == nil && ns.id == (ID{Dev: st.Dev, Ino: st.Ino}) {
+		return nil
+	}
 	now, err := open(ns.path, ns.name)
 	if err != nil {
 		return err

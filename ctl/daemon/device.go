@@ -63,6 +63,9 @@ type device interface {
 	// check returns why the device carries no frames now, nil if it does;
 	// a goneError if it never will again. It brings facts up to date.
 	check() error
+	// calm tells, by a few system calls, whether there is no reason to call check
+	// but what an event of the host tells.
+	calm() bool
 	// configure gives the interface the addresses, MTU and default routes of an
 	// order that is otherwise the one it was made from, and sets it up. A failure
 	// leaves it as it was.

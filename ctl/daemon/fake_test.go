@@ -252,6 +252,8 @@ type fakeDevice struct {
 	owner string
 	lost  atomic.Uint64 // What sample finds.
 	shown atomic.Uint64
+	looks atomic.Uint64 // How often check was called, and calm.
+	calls atomic.Uint64
 }
 
 func (d *fakeDevice) sample()         { d.shown.Store(d.lost.Load()) }
@@ -350,7 +352,17 @@ func (d *fakeDevice) facts() facts {
 	return facts{ifName: d.o.spec.IfName + d.o.spec.Interface, mac: d.o.mac.String(), mtu: d.o.mtu}
 }
 
+func (d *fakeDevice) calm() bool {
+	d.calls.Add(1)
+	return d.fault() == nil
+}
+
 func (d *fakeDevice) check() error {
+	d.looks.Add(1)
+	return d.fault()
+}
+
+func (d *fakeDevice) fault() error {
 	d.h.mu.Lock()
 	defer d.h.mu.Unlock()
 	if d.ns != "" && !d.h.namespaces[d.ns] {

@@ -64,6 +64,7 @@ func (d *Daemon) watch(ctx context.Context) {
 	var turn dataplane.PortID
 	for {
 		var look []*port
+		turns := false
 		select {
 		case <-ctx.Done():
 			return
@@ -74,12 +75,13 @@ func (d *Daemon) watch(ctx context.Context) {
 			look = d.namesakes(d.host.changed())
 		case <-t.C:
 			look, turn = d.inTurn(turn)
+			turns = true
 		}
 		for _, p := range look {
 			if ctx.Err() != nil {
 				return
 			}
-			d.lookAt(p)
+			d.lookAt(p, !turns)
 		}
 	}
 }
@@ -118,11 +120,12 @@ func (d *Daemon) inTurn(from dataplane.PortID) (ports []*port, next dataplane.Po
 }
 
 // lookAt takes a port down whose device fails, and brings it up when that works
-// again. A device that is gone is opened anew by retry.
-func (d *Daemon) lookAt(p *port) {
+// again. A device that is gone is opened anew by retry. Without an event, that of
+// a port which is up is only looked at if it isn't calm.
+func (d *Daemon) lookAt(p *port, event bool) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	if d.ids[p.id] != p || p.dev == nil {
+	if d.ids[p.id] != p || p.dev == nil || !event && p.attached && p.dev.calm() {
 		return
 	}
 	err := p.dev.check()

@@ -209,6 +209,58 @@ func TestInTurn(t *testing.T) {
 	}
 }
 
+// TestCalmPortsAreLeft: a tick asks of a port that is up whether it is calm, and
+// no more; what no event tells is noticed all the same.
+func TestCalmPortsAreLeft(t *testing.T) {
+	d := start(t, t.TempDir(), newTestHost())
+	d.setUp()
+	const keyA = "/run/netns/a|eth0"
+	dev := d.h.device(keyA)
+	calls, looks := dev.calls.Load(), dev.looks.Load()
+	await(t, "two turns", func() bool { return dev.calls.Load() >= calls+2 })
+	if now := dev.looks.Load(); now != looks {
+		t.Errorf("%d checks of a calm port", now-looks)
+	}
+	d.h.set(func() { dev.down = errors.New("carrier lost") })
+	await(t, "a is down", func() bool { return d.port("a").State == api.StateDown })
+	d.h.set(func() { dev.down = nil })
+	await(t, "a is up", func() bool { return d.port("a").State == api.StateUp })
+}
+
+// TestCalm: a device is calm until its link, or what its namespace was named by,
+// isn't as it was.
+func TestCalm(t *testing.T) {
+	host, a, b := newNS(t, "host"), newNS(t, "a"), newNS(t, "b")
+	m := machineIn(t, host)
+	defer func() {
+		if err := m.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, s := range []config.Port{{Name: "a", NetNS: netns(a)}, {Name: "b", NetNS: netns(b), Kind: config.KindVeth}} {
+		dev, err := m.open(context.Background(), order{spec: s.WithDefaults(), mac: attach.StableMAC("n", s.Name), mtu: 1500, workers: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := dev.release(); err != nil {
+				t.Error(err)
+			}
+		}()
+		ns := strings.TrimPrefix(s.NetNS, netns(""))
+		await(t, s.Name+" is calm", func() bool { return dev.restore(context.Background()) == nil && dev.calm() })
+		ip(t, ns, "link", "set", "eth0", "down")
+		await(t, s.Name+" is down", func() bool { return !dev.calm() })
+		ip(t, ns, "link", "set", "eth0", "up")
+		await(t, s.Name+" has to be restored", func() bool { return dev.check() == nil && !dev.calm() })
+		await(t, s.Name+" is restored", func() bool { return dev.restore(context.Background()) == nil && dev.calm() })
+		delNS(t, ns)
+		if dev.calm() {
+			t.Errorf("%s is calm after its namespace's name is gone", s.Name)
+		}
+	}
+}
+
 // TestEventsNamePorts: a link that changes marks its own port.
 func TestEventsNamePorts(t *testing.T) {
 	host, a, b := newNS(t, "host"), newNS(t, "a"), newNS(t, "b")

@@ -180,6 +180,13 @@ func (l *link) check() error {
 	return err
 }
 
+// calm implements device: the link's name, MAC and MTU are left out, because they
+// don't change without an event, and to ask for them takes a thread that enters
+// the namespace.
+func (l *link) calm() bool {
+	return l.ns.Alive() == nil && l.p.Fault() == nil && (l.borrowed || !l.wentDown.Load())
+}
+
 // refresh looks at what others may have changed of the interface: its name and,
 // of one that isn't Heddle's, its MAC and MTU.
 func (l *link) refresh() {

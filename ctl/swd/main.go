@@ -114,6 +114,7 @@ func serve(ctx context.Context, o daemon.Options, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	boundGarbage()
 	stopping := d.NotifySystemd(func() { fmt.Fprintln(stdout, "ready") })
 	err = d.Run(ctx)
 	stopping()
