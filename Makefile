@@ -9,7 +9,7 @@ GO           ?= go
 LDFLAGS      := -s -w -X main.version=$(VERSION)
 PREFIX       ?= /usr/local
 
-.PHONY: help deps build install demo check unit race e2e fuzz test bench clean
+.PHONY: help deps build install demo check unit race e2e fuzz test bench pgo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,21 @@ bench: deps build ## measure side by side: table, JSON and plot under bench/resu
 	bin/swbench $(BENCHFLAGS)
 	$(GO) run ./bench/contention --out $(CURDIR)/bench/results/contention
 	$(GO) test -count=1 -timeout 30m -run '^TestScale$$' ./tunnel/mesh -args -mesh.sizes=10,50,100,200 -mesh.out=$(CURDIR)/bench/results/mesh
+
+# Profiles name the program by its path: naming it again makes that relative.
+PGO_SUITES := switch:MemPorts|Push nat:MemPorts tunnel:MemPorts|SuperFrame
+
+pgo: ## profile the hot loop anew for the compiler: ctl/swd/default.pgo
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	for suite in $(foreach s,$(PGO_SUITES),'$(s)'); do \
+		pkg=$${suite%%:*}; \
+		$(GO) test -trimpath -pgo=off -c -o "$$tmp/$$pkg.test" "./$$pkg"; \
+		(cd "$$pkg" && "$$tmp/$$pkg.test" -test.run '^$$' -test.bench "^Benchmark($${suite#*:})" -test.benchtime 2s -test.cpuprofile "$$tmp/$$pkg.cpu"); \
+		(cd "$$tmp" && $(GO) tool pprof -proto -output "$$pkg.pb" "$$pkg.test" "$$pkg.cpu"); \
+	done; \
+	(cd "$$tmp" && $(GO) tool pprof -proto -output default.pgo *.pb); \
+	if $(GO) tool pprof -raw "$$tmp/default.pgo" | grep -F -e "$(CURDIR)" -e "$$tmp"; then echo "the profile has paths of this machine"; exit 1; fi; \
+	install -m 0644 "$$tmp/default.pgo" ctl/swd/default.pgo
 
 clean: ## remove what was built
 	rm -rf bin
