@@ -30,6 +30,9 @@ install: build ## install swd, swctl and the systemd unit below PREFIX (/usr/loc
 demo: deps build ## containers on one switch, out and in by NAT, and across two hosts by the mesh
 	@bench/demo/demo.sh
 
+# default.pgo would have these compile all that swd imports a second time, to no end.
+check unit race: export GOFLAGS := $(strip $(GOFLAGS) -pgo=off)
+
 check: deps ## gofmt, vet and golangci-lint
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "not gofmt-ed: $$out"; exit 1; }
 	$(GO) vet ./...
