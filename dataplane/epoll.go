@@ -11,7 +11,7 @@ const (
 	// maxEvents bounds what one wait returns. The kernel goes on with the
 	// others at the next wait: it puts descriptors that stay readable at the
 	// end of its list (ep_send_events in fs/eventpoll.c), so none is starved.
-	maxEvents = 64
+	maxEvents = 1024
 	// pollInterval is how long a worker with polled ports sleeps, in
 	// milliseconds.
 	pollInterval = 1

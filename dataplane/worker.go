@@ -22,9 +22,10 @@ const (
 	// whose frames take longer than 1/64 of it gets smaller batches, down to a
 	// single frame.
 	longBatch = 250_000
-	// maxOwed bounds what is off a port's next rounds: a machine that stood
-	// still is no port's fault.
-	maxOwed = 100_000_000
+	// maxOwed bounds what is off a port's next rounds: it is twice what one
+	// frame flooded to all ports takes, and a worker that was preempted for
+	// longer is no port's fault.
+	maxOwed = 10_000_000
 	// pullsPerRound bounds a round in frames and bytes too, where they cost
 	// next to nothing: 256 frames or 512 KB.
 	pullsPerRound = 4
