@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -181,6 +182,7 @@ func TestSharesAreOfTimeAndEqual(t *testing.T) {
 		{"a flood to 100 ports", []int64{small, small, hundred}, full},
 		{"a flood to 1,000 ports", []int64{small, super, thousand}, full},
 		{"batches that end in an empty queue", []int64{small, super, hundred}, nearly},
+		{"200", slices.Repeat([]int64{small}, 200), full},
 		{"many", []int64{small, small, small, small, small, small, small, small, small, super, super, hundred}, full},
 	} {
 		for _, descriptors := range []string{"descriptors", "polled", "mixed"} {

@@ -13,7 +13,7 @@
 //	  ending in the      header, 10 B MaxFrame                      headroom …
 //
 // so that 64 small frames touch 16 KB, which stay in the first-level cache
-// until they are pushed, and large ones no more than PullBytes. Push writes the
+// until they are pushed, and large ones about PullBytes. Push writes the
 // header into the headroom in front of the frame, wherever that was pulled.
 // Each is one non-blocking system call by RawSyscall. Frames of 64 KB (GSO) and
 // partial checksums pass whole; a device whose kernel is older than 6.2 and
@@ -30,8 +30,8 @@
 // # Many small frames at once
 //
 // With Config.Rings four or more frames of a Push are one io_uring_enter, and
-// so are the reads of a Pull from the fifth small frame on, each into a slot of
-// its own. A 60 B frame then costs 0.15 µs less to read and 0.3 µs less to
+// so are up to sixteen reads of a Pull from the fifth small frame on, each into a
+// slot of its own. A 60 B frame then costs 0.15 µs less to read and 0.3 µs less to
 // write. Nothing waits in a ring: a call does what it was given and reports it,
 // so that order, errors and who owns which memory are as without, and epoll
 // still tells when to Pull. A ring's call costs twice a read's, which is why one

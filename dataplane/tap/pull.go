@@ -42,8 +42,9 @@ type queue struct {
 // worker's loop for each frame.
 //
 // With a ring the first small frames still are read one by one, and then twice
-// as many as there are already with each call. That needs no guess of how many
-// wait, and no more than two reads in three are in vain.
+// as many as there are already with each call, ringReads at most. That needs no
+// guess of how many wait, and no more than two reads in three are in vain. Beyond
+// PullBytes it takes what one call brings.
 func (p *Port) Pull(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
 	frames, bytes := b.N, b.Bytes
@@ -55,7 +56,7 @@ func (p *Port) Pull(b *dataplane.Batch) {
 			break
 		}
 		if ring && got >= ringFrom && b.Bytes-bytes <= got*ringMean && slot < ringEntries {
-			want := min(2*got, dataplane.BatchSize-b.Withheld-b.N, ringEntries-slot)
+			want := min(2*got, ringReads, dataplane.BatchSize-b.Withheld-b.N, ringEntries-slot)
 			made, empty := p.pullRing(q, b, slot, want)
 			if empty {
 				b.More = false

@@ -127,6 +127,10 @@ const ringFrom = 4
 // the call.
 const ringMean = 2048
 
+// ringReads is the most reads of one call: what they bring isn't known before, and
+// may be 64 KB each behind the small ones. A call's own cost is a 40th of theirs.
+const ringReads = 16
+
 // pullRing reads up to n frames into slots from the given one on, behind the
 // frames that are in b. It returns how many reads were made, and whether one of
 // them found nothing.

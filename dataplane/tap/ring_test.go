@@ -83,6 +83,36 @@ func TestRingKeepsOrderAndContent(t *testing.T) {
 	}
 }
 
+// Large frames right behind small ones, for which the ring has begun, are more than
+// PullBytes by one call's at most.
+func TestRingBoundsWhatOnePullTakes(t *testing.T) {
+	l := lab.New(t)
+	ns := quiet(l, "a")
+	p := openIn(l, ns, Config{Name: "t0", Rings: newRings(l, 1)})
+	s := openSocket(l, ns, "t0")
+	const large = 40
+	l.NoError(unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*large*dataplane.MaxFrame))
+	b := dataplane.NewBatch(0)
+	for small := range 30 {
+		for i := range small {
+			l.NoError(s.send(plain(60, i), wire.VNetHdr{}))
+		}
+		super := transport(wire.ProtoTCP, 1, 2, 64000).gso(wire.VNetGSOTCP4, 1400)
+		for range large {
+			l.NoError(s.send(super.data, super.owes))
+		}
+		frames, pulls, most := 0, 0, 0
+		for b.More = true; b.More; pulls++ {
+			b.Reset()
+			p.Pull(b)
+			frames, most = frames+b.N, max(most, b.Bytes)
+		}
+		if frames != small+large || pulls < 3 || most > dataplane.PullBytes+ringReads*dataplane.MaxFrame {
+			t.Errorf("%d small frames and %d large ones: %d frames by %d Pulls, of which one gave %d bytes", small, large, frames, pulls, most)
+		}
+	}
+}
+
 func TestRingCountsEachFramesFate(t *testing.T) {
 	l := lab.New(t)
 	ns := quiet(l, "a")
