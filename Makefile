@@ -53,10 +53,14 @@ fuzz: ## fuzz every invariant for FUZZTIME (10s) each
 
 test: check unit race e2e ## everything above but demo and fuzz
 
+# Each of the three is measured, whatever the others refused; the exit code tells.
 bench: deps build ## measure side by side: table, JSON and plot under bench/results/
-	bin/swbench $(BENCHFLAGS)
-	$(GO) run ./bench/contention --out $(CURDIR)/bench/results/contention
-	$(GO) test -count=1 -timeout 30m -run '^TestScale$$' ./tunnel/mesh -args -mesh.sizes=10,50,100,200 -mesh.out=$(CURDIR)/bench/results/mesh
+	@failed=; \
+	bin/swbench $(BENCHFLAGS) || failed="$$failed swbench"; \
+	$(GO) run ./bench/contention --out $(CURDIR)/bench/results/contention || failed="$$failed contention"; \
+	$(GO) test -count=1 -timeout 30m -run '^TestScale$$' ./tunnel/mesh -args \
+		-mesh.sizes=10,50,100,200 -mesh.out=$(CURDIR)/bench/results/mesh || failed="$$failed mesh"; \
+	[ -z "$$failed" ] || { echo "not all was measured, see above:$$failed"; exit 1; }
 
 # Profiles name the program by its path: naming it again makes that relative.
 PGO_SUITES := switch:MemPorts|Push nat:MemPorts tunnel:MemPorts|SuperFrame

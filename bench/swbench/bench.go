@@ -223,23 +223,32 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// rotated returns the paths that a row is measured on in a round. Each round begins
+// with another one, so that none is always the first or always behind the same.
+func (b *bench) rotated(row Row, round int) []*baseline.Path {
+	var on []*baseline.Path
+	for _, p := range b.paths {
+		if row.on(p) {
+			on = append(on, p)
+		}
+	}
+	if len(on) == 0 {
+		return nil
+	}
+	first := round % len(on)
+	return slices.Concat(on[first:], on[:first])
+}
+
 // rounds measures every row on every contender, again and again.
 func (b *bench) rounds(ctx context.Context, rows []Row) error {
 	steps := 0
 	for _, row := range rows {
-		for _, p := range b.paths {
-			if row.on(p) {
-				steps += b.opts.Runs
-			}
-		}
+		steps += b.opts.Runs * len(b.rotated(row, 0))
 	}
 	b.progress.expect(steps)
 	for round := range b.opts.Runs {
 		for _, row := range rows {
-			for _, p := range b.paths {
-				if !row.on(p) {
-					continue
-				}
+			for _, p := range b.rotated(row, round) {
 				b.progress.step(fmt.Sprintf("round %d/%d  %s: %s", round+1, b.opts.Runs, row.Title, p.Name))
 				before := len(b.lab.Commands())
 				m, err := b.verified(ctx, row, p)

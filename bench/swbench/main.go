@@ -70,8 +70,15 @@ func command() *cobra.Command {
 	f.StringVar(&opts.bin.Swd, "swd", "", "swd to measure (default: the one beside swbench, else built)")
 	f.StringVar(&opts.bin.Swctl, "swctl", "", "swctl to go with it")
 	f.StringSliceVar(&opts.SwdArgs, "swd-args", nil, "more arguments for swd, as --workers,2")
-	c.AddCommand(sendCommand(), receiveCommand(), serveCommand(), connectCommand(), fillCommand(),
-		pourCommand(), drainCommand(), relayCommand())
+	ends := &cobra.Group{ID: "ends", Title: "What rows run in containers (swbench starts these itself):"}
+	c.AddGroup(ends)
+	for _, end := range []*cobra.Command{
+		sendCommand(), receiveCommand(), serveCommand(), connectCommand(), fillCommand(),
+		pourCommand(), drainCommand(), relayCommand(),
+	} {
+		end.GroupID = ends.ID
+		c.AddCommand(end)
+	}
 	return c
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"heddle/bench/baseline"
 )
 
 // One round of rows of each table, over the kernel and over swd in most of its
@@ -61,5 +63,30 @@ func TestRounds(t *testing.T) {
 				t.Errorf("measured %+v", r.Swd)
 			}
 		})
+	}
+}
+
+// Each path is once first in as many rounds as there are paths, and always behind
+// another one.
+func TestEachRoundBeginsWithAnotherPath(t *testing.T) {
+	b := bench{paths: []*baseline.Path{
+		{Name: "masquerade", NAT: &baseline.NAT{}}, {Name: "bridge"}, {Name: swdOwn, NAT: &baseline.NAT{}},
+		{Name: "ovs"}, {Name: relayTAP},
+	}}
+	row := Row{Table: switching}
+	var got []string
+	for round := range 4 {
+		var names []string
+		for _, p := range b.rotated(row, round) {
+			names = append(names, p.Name)
+		}
+		got = append(got, strings.Join(names, " "))
+	}
+	want := []string{"bridge ovs relay-tap", "ovs relay-tap bridge", "relay-tap bridge ovs", "bridge ovs relay-tap"}
+	if !slices.Equal(got, want) {
+		t.Errorf("rounds of %q, want %q", got, want)
+	}
+	if on := b.rotated(Row{Table: tunnelling}, 3); len(on) != 0 {
+		t.Errorf("a row of tunnels is measured on %d paths without one", len(on))
 	}
 }
