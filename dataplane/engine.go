@@ -145,7 +145,7 @@ func (e *Engine) Attach(id PortID, p Port, sink Sink) error {
 
 // Swap puts p in the place of the port attached as id: the same device in
 // another guise, or a device made anew. When it returns no worker is in the
-// old one.
+// old one or has a frame of it.
 func (e *Engine) Swap(id PortID, p Port) error {
 	return e.change(func(i int, w *worker) error {
 		s := w.sources[id]
@@ -157,8 +157,8 @@ func (e *Engine) Swap(id PortID, p Port) error {
 }
 
 // Detach ends what Attach began; an id that is not attached is no error. When
-// it returns, no worker is in the port or will pull from it: it may be closed
-// once no sink holds it any more.
+// it returns, no worker is in the port, has a frame of it or will pull from it:
+// it may be closed once no sink holds it any more.
 func (e *Engine) Detach(id PortID) {
 	_ = e.change(func(_ int, w *worker) error { w.clear(id); return nil })
 }

@@ -196,6 +196,40 @@ func TestSwapReplacesThePort(t *testing.T) {
 	}
 }
 
+// A port's frames may lie in memory that its Close unmaps: when Detach or Swap
+// returns, nothing in the worker's batch leads there.
+func TestNoFrameOfAPortOutlivesIt(t *testing.T) {
+	for name, end := range map[string]func(*Engine) error{
+		"detach": func(e *Engine) error { e.Detach(1); return nil },
+		"swap":   func(e *Engine) error { return e.Swap(1, newPipePort(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := startEngine(t, 1)
+			p, c := newPipePort(t), newCollector()
+			attach(t, e, 1, p, c)
+			p.send(t, 0, 20)
+			c.expect(t, 0, 20)
+			var before, after Batch
+			e.Do(func(int) { before = *e.workers[0].batch })
+			if before.Frames[0].Buf == nil {
+				t.Fatal("the worker's batch never had a frame")
+			}
+			if err := end(e); err != nil {
+				t.Fatal(err)
+			}
+			e.Do(func(int) { after = *e.workers[0].batch })
+			for i := range after.Frames {
+				if after.Frames[i].Buf != nil {
+					t.Errorf("frame %d of the batch is left", i)
+				}
+			}
+			if after.N != 0 || after.Sel != 0 || after.More {
+				t.Errorf("the batch still has %d frames, Sel %x", after.N, after.Sel)
+			}
+		})
+	}
+}
+
 // A device that is gone reports an error for ever; the worker must go back to
 // sleep all the same, and wake for its successor.
 func TestDeadDescriptorIsMutedAndSwapRevivesIt(t *testing.T) {

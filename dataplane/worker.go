@@ -259,12 +259,16 @@ func (w *worker) set(index int, id PortID, port Port, sink Sink) error {
 	return nil
 }
 
-// clear ends what set began.
+// clear ends what set began. It empties the batch too: frames of the last Pull
+// may lie in a ring that the port's Close unmaps, where a look at them would be
+// the process's end.
 func (w *worker) clear(id PortID) {
 	s := &w.sources[id]
 	if s.port == nil {
 		return
 	}
+	w.batch.Reset()
+	clear(w.batch.Frames[:])
 	if s.fd >= 0 {
 		w.poll.remove(s.fd)
 	}
