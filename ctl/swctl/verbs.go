@@ -59,7 +59,7 @@ func showing[T any](p *program, short, example string, names completer,
 }
 
 // removal makes the rm of a noun whose objects are known by what use says and
-// check finds good.
+// check finds good: of anything else there is none.
 func (p *program) removal(use, short, example string, check func(string) error, names completer, remove func(*cobra.Command, *client.Client, string) error) *cobra.Command {
 	var ifExists bool
 	cmd := &cobra.Command{
@@ -69,6 +69,9 @@ func (p *program) removal(use, short, example string, check func(string) error, 
 		Args:    arguments(strings.TrimPrefix(use, "rm ")),
 		RunE: works(1, func(cmd *cobra.Command, args []string) error {
 			if err := check(args[0]); err != nil {
+				if ifExists {
+					return nil
+				}
 				return err
 			}
 			c := p.client()
