@@ -6,40 +6,15 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
-	"syscall"
 	"testing"
-	"time"
-	"unsafe"
 
+	"heddle/bench/cost"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 	"heddle/dataplane/wire"
 	"heddle/nat"
 	vswitch "heddle/switch"
 )
-
-// cpuTime is the calling thread's CPU time (CLOCK_THREAD_CPUTIME_ID): what
-// other processes on the machine take isn't in it.
-func cpuTime() time.Duration {
-	var ts syscall.Timespec
-	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 3, uintptr(unsafe.Pointer(&ts)), 0)
-	return time.Duration(ts.Nano())
-}
-
-// measure runs the loop, in which each turn is for units of something, and
-// reports the CPU time that one takes.
-func measure(b *testing.B, units int, unit string, turn func()) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	turns := 0
-	start := cpuTime()
-	for b.Loop() {
-		turn()
-		turns++
-	}
-	b.ReportMetric(float64(cpuTime()-start)/float64(turns*units), "cpu-ns/"+unit)
-	b.ReportMetric(0, "ns/op")
-}
 
 const (
 	gwMAC     wire.MAC = 0x02000000aa01
@@ -129,7 +104,7 @@ func BenchmarkMemPorts(b *testing.B) {
 		b.Run(fmt.Sprintf("out, %d flows", flows), func(b *testing.B) {
 			w, in := newWay(b, 1000, outFrames(flows))
 			bt := dataplane.Batch{In: 1}
-			measure(b, dataplane.BatchSize, "frame", func() {
+			cost.Run(b, dataplane.BatchSize, "frame", func() {
 				bt.Reset()
 				bt.In = 1
 				in.Pull(&bt)
@@ -143,7 +118,7 @@ func BenchmarkMemPorts(b *testing.B) {
 	b.Run("pull and count alone", func(b *testing.B) {
 		_, in := newWay(b, 1000, outFrames(1))
 		var bt dataplane.Batch
-		measure(b, dataplane.BatchSize, "frame", func() {
+		cost.Run(b, dataplane.BatchSize, "frame", func() {
 			bt.Reset()
 			in.Pull(&bt)
 			in.Push(&bt)
@@ -197,7 +172,7 @@ func BenchmarkConns(b *testing.B) {
 				heads[k] = [24]byte(bt.Frames[0].Bytes()[14:])
 			}
 			next, before := 0, w.wire.Counters().Totals().TxFrames
-			measure(b, dataplane.BatchSize, "frame", func() {
+			cost.Run(b, dataplane.BatchSize, "frame", func() {
 				for k := range bt.Frames {
 					f := bt.Frames[k].Bytes()
 					copy(f, pristine[:14])

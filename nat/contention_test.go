@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"heddle/bench/cost"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 	"heddle/nat"
@@ -33,11 +34,11 @@ func BenchmarkWorkers(b *testing.B) {
 						runtime.LockOSThread()
 						defer runtime.UnlockOSThread()
 						for range b.N {
-							before := cpuTime()
+							before := cost.CPU()
 							push(w)
-							after := cpuTime()
+							after := cost.CPU()
 							spent[w] += after - before
-							for cpuTime()-after < between {
+							for cost.CPU()-after < between {
 								continue
 							}
 						}

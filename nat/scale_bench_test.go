@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"runtime"
-	"runtime/debug"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
+	"heddle/bench/cost"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 	"heddle/dataplane/wire"
@@ -22,22 +20,6 @@ import (
 
 // scaleConns is the sizes that swbench draws its curves over.
 var scaleConns = []int{1000, 10_000, 100_000, 1_000_000, 10_000_000}
-
-// resident is this process's resident memory in bytes, without garbage
-// (proc_pid_statm(5)).
-func resident(tb testing.TB) float64 {
-	tb.Helper()
-	debug.FreeOSMemory()
-	statm, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pages, err := strconv.ParseUint(strings.Fields(string(statm))[1], 10, 64)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return float64(pages) * float64(os.Getpagesize())
-}
 
 // head is what tells the packets of a connection of UDP: the IP header and the
 // ports.
@@ -167,9 +149,9 @@ func (c *busyNAT) fill(tb testing.TB) (took time.Duration) {
 			heads[k] = c.outward((i + k) % c.conns)
 		}
 		c.next = 0
-		start := cpuTime()
+		start := cost.CPU()
 		c.push(true, heads[:])
-		took += cpuTime() - start
+		took += cost.CPU() - start
 	}
 	if got := c.nat.Stats().Conns; got != c.conns {
 		tb.Fatalf("%d connections of %d, drops %v", got, c.conns, c.gw.Counters().Totals().Drops)
@@ -225,9 +207,9 @@ func BenchmarkScaleConns(b *testing.B) {
 	for _, conns := range scaleConns {
 		b.Run(strconv.Itoa(conns), func(b *testing.B) {
 			c := newBusyNAT(b, conns)
-			before := resident(b)
+			before := cost.Resident(b)
 			filling := c.fill(b)
-			after := resident(b)
+			after := cost.Resident(b)
 			b.Run("memory", func(b *testing.B) {
 				for b.Loop() {
 					runtime.KeepAlive(c)
@@ -249,7 +231,7 @@ func BenchmarkScaleConns(b *testing.B) {
 						heads, way = c.back, "in"
 					}
 					b.Run(fmt.Sprint(of.name, " ", way), func(b *testing.B) {
-						measure(b, dataplane.BatchSize, "frame", func() { c.push(out, heads) })
+						cost.Run(b, dataplane.BatchSize, "frame", func() { c.push(out, heads) })
 						c.verify(b)
 					})
 				}

@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
+	"heddle/bench/cost"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 	"heddle/dataplane/wire"
@@ -62,29 +61,6 @@ func fill(bt *dataplane.Batch, dst, src func(i int) wire.MAC) {
 	}
 }
 
-// cpuTime is the calling thread's CPU time (CLOCK_THREAD_CPUTIME_ID): what
-// other processes on the machine take isn't in it.
-func cpuTime() time.Duration {
-	var ts syscall.Timespec
-	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 3, uintptr(unsafe.Pointer(&ts)), 0)
-	return time.Duration(ts.Nano())
-}
-
-// measure runs the loop, in which each turn is for units of something, and
-// reports the CPU time that one takes.
-func measure(b *testing.B, units int, unit string, turn func()) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	turns := 0
-	start := cpuTime()
-	for b.Loop() {
-		turn()
-		turns++
-	}
-	b.ReportMetric(float64(cpuTime()-start)/float64(turns*units), "cpu-ns/"+unit)
-	b.ReportMetric(0, "ns/op")
-}
-
 // BenchmarkPush is the switch alone: 64-byte frames, known unicast, sinks.
 func BenchmarkPush(b *testing.B) {
 	even := func(int) wire.MAC { return mac(0) }
@@ -101,7 +77,7 @@ func BenchmarkPush(b *testing.B) {
 			n := benchNet(b, 2, 1000, 200)
 			var bt dataplane.Batch
 			fill(&bt, bb.dst, bb.src)
-			measure(b, dataplane.BatchSize, "frame", func() { n.Push(&bt) })
+			cost.Run(b, dataplane.BatchSize, "frame", func() { n.Push(&bt) })
 		})
 	}
 }
@@ -118,7 +94,7 @@ func BenchmarkMemPorts(b *testing.B) {
 		b.Fatal("swap")
 	}
 	bt := dataplane.Batch{In: 1}
-	measure(b, dataplane.BatchSize, "frame", func() {
+	cost.Run(b, dataplane.BatchSize, "frame", func() {
 		bt.Reset()
 		in.Pull(&bt)
 		n.Push(&bt)
@@ -145,7 +121,7 @@ func BenchmarkLookup(b *testing.B) {
 				dsts = append(dsts, dst(0).Bytes())
 			}
 			next := 0
-			measure(b, dataplane.BatchSize, "frame", func() {
+			cost.Run(b, dataplane.BatchSize, "frame", func() {
 				for i := range bt.Frames {
 					copy(bt.Frames[i].Buf[dataplane.Headroom:], dsts[(next+i)%ahead][:])
 				}
@@ -168,7 +144,7 @@ func BenchmarkFind(b *testing.B) {
 				keys[i] = keyOf(uint64(mac(r.IntN(macs)))<<16, n.index)
 			}
 			i, found := 0, 0
-			measure(b, 1, "lookup", func() {
+			cost.Run(b, 1, "lookup", func() {
 				k := keys[i%len(keys)]
 				if t.find(k, t.home(k)) != 0 {
 					found++
@@ -192,7 +168,7 @@ func BenchmarkLearn(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			n := benchNet(b, 2, 0, bb.before)
 			i := bb.before
-			measure(b, 1000, "MAC", func() {
+			cost.Run(b, 1000, "MAC", func() {
 				i = learnNext(n, i, 0)
 				if bb.before == 0 && i%500_000 == 0 {
 					n = benchNet(b, 2, 0, 0)
@@ -217,7 +193,7 @@ func learnNext(n *Network, i int, now int64) int {
 func BenchmarkRefresh(b *testing.B) {
 	n := benchNet(b, 2, 0, 1000)
 	now := int64(0)
-	measure(b, 1000, "MAC", func() {
+	cost.Run(b, 1000, "MAC", func() {
 		now += int64(time.Second)
 		learnNext(n, 0, now)
 	})
@@ -230,7 +206,7 @@ func BenchmarkLearnAndExpire(b *testing.B) {
 		b.Fatal(err)
 	}
 	i, now := DefaultMACs/2, int64(0)
-	measure(b, 1000, "MAC", func() {
+	cost.Run(b, 1000, "MAC", func() {
 		now += int64(4 * time.Millisecond)
 		i = learnNext(n, i, now)
 		n.sw.Expire(now, 1000)

@@ -2,14 +2,12 @@ package vswitch
 
 import (
 	"math/rand/v2"
-	"os"
 	"runtime"
-	"runtime/debug"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
+	"heddle/bench/cost"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 	"heddle/dataplane/wire"
@@ -20,22 +18,6 @@ var (
 	scalePorts = []int{2, 10, 100, 1000}
 	scaleMACs  = []int{1000, 10_000, 100_000, 1_000_000}
 )
-
-// resident is this process's resident memory in bytes, without garbage
-// (proc_pid_statm(5)).
-func resident(tb testing.TB) float64 {
-	tb.Helper()
-	debug.FreeOSMemory()
-	statm, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pages, err := strconv.ParseUint(strings.Fields(string(statm))[1], 10, 64)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return float64(pages) * float64(os.Getpagesize())
-}
 
 // station is a port whose frames are written into the worker's slab as they are
 // pulled, as a TAP's are: however many stations there are, their frames lie in
@@ -144,7 +126,7 @@ func BenchmarkScalePorts(b *testing.B) {
 				b.Run(p.name, func(b *testing.B) {
 					to := newTown(b, ports, p.dst(ports))
 					busy, copies := p.busy(ports), p.copies(ports)
-					measure(b, busy*dataplane.BatchSize*copies, "frame", func() { to.turn(busy) })
+					cost.Run(b, busy*dataplane.BatchSize*copies, "frame", func() { to.turn(busy) })
 					if in, out := to.frames(); in == 0 || out != in*uint64(copies) {
 						b.Fatalf("%d frames came in, %d went out, want %d of each", in, out, copies)
 					}
@@ -219,9 +201,9 @@ var crowds = []struct {
 func BenchmarkScaleMACs(b *testing.B) {
 	for _, macs := range scaleMACs {
 		b.Run(strconv.Itoa(macs), func(b *testing.B) {
-			before := resident(b)
+			before := cost.Resident(b)
 			c := newCrowded(b, macs)
-			after := resident(b)
+			after := cost.Resident(b)
 			b.Run("memory", func(b *testing.B) {
 				for b.Loop() {
 					runtime.KeepAlive(c)
@@ -238,7 +220,7 @@ func BenchmarkScaleMACs(b *testing.B) {
 						stations = 1
 					}
 					c.draw(1<<19, stations)
-					measure(b, dataplane.BatchSize, "frame", func() { c.turn(int64(p.later)) })
+					cost.Run(b, dataplane.BatchSize, "frame", func() { c.turn(int64(p.later)) })
 					if out := c.out.Counters().Totals().TxFrames; out != c.sent {
 						b.Fatalf("%d of %d frames went out", out, c.sent)
 					}

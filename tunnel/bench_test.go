@@ -1,39 +1,13 @@
 package tunnel
 
 import (
-	"runtime"
-	"syscall"
 	"testing"
-	"time"
-	"unsafe"
 
+	"heddle/bench/cost"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 	vswitch "heddle/switch"
 )
-
-// cpuTime is the calling thread's CPU time (CLOCK_THREAD_CPUTIME_ID): what
-// other processes on the machine take isn't in it.
-func cpuTime() time.Duration {
-	var ts syscall.Timespec
-	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 3, uintptr(unsafe.Pointer(&ts)), 0)
-	return time.Duration(ts.Nano())
-}
-
-// measure runs the loop, in which each turn is for units of something, and
-// reports the CPU time that one takes.
-func measure(b *testing.B, units int, unit string, turn func()) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	turns := 0
-	start := cpuTime()
-	for b.Loop() {
-		turn()
-		turns++
-	}
-	b.ReportMetric(float64(cpuTime()-start)/float64(turns*units), "cpu-ns/"+unit)
-	b.ReportMetric(0, "ns/op")
-}
 
 // batchOf is 64 frames by number.
 func batchOf(f func(i int) dataplane.Frame) *dataplane.Batch {
@@ -74,7 +48,7 @@ func BenchmarkMemPorts(b *testing.B) {
 			s.must(n.Announce(mac(2), 6))
 			bt := dataplane.NewBatch(0)
 			bt.In = 1
-			measure(b, dataplane.BatchSize, "frame", func() {
+			cost.Run(b, dataplane.BatchSize, "frame", func() {
 				bt.Reset()
 				in.Pull(bt)
 				n.Push(bt)
@@ -99,7 +73,7 @@ func BenchmarkMemPorts(b *testing.B) {
 			}
 			u.restore = false
 			bt := dataplane.NewBatch(0)
-			measure(b, dataplane.BatchSize, "frame", func() {
+			cost.Run(b, dataplane.BatchSize, "frame", func() {
 				bt.Reset()
 				s.v.Pull(bt)
 				s.v.Push(bt)
@@ -127,7 +101,7 @@ func BenchmarkPush(b *testing.B) {
 			_, _, tu, _ := newStill(b)
 			bt := batchOf(bb.f)
 			owes := bt.Frames[0].Owes
-			measure(b, dataplane.BatchSize, "frame", func() {
+			cost.Run(b, dataplane.BatchSize, "frame", func() {
 				if owes.Partial() {
 					for i := range bt.Frames {
 						bt.Frames[i].Owes = owes
@@ -148,7 +122,7 @@ func BenchmarkSuperFrame(b *testing.B) {
 		bt := dataplane.NewBatch(0)
 		*bt.Next() = super.frame()
 		bt.Add()
-		measure(b, 1, "frame", func() { tu.Push(bt) })
+		cost.Run(b, 1, "frame", func() { tu.Push(bt) })
 		if got := tu.Counters().Totals().TxFrames; got < uint64(b.N) {
 			b.Fatalf("%d super-frames went out of %d", got, b.N)
 		}
@@ -157,7 +131,7 @@ func BenchmarkSuperFrame(b *testing.B) {
 		s, u, _, d := newStill(b)
 		u.give(segmentsOf(b, super)...)
 		bt := dataplane.NewBatch(0)
-		measure(b, 1, "frame", func() {
+		cost.Run(b, 1, "frame", func() {
 			bt.Reset()
 			s.v.Pull(bt)
 			s.v.Push(bt)
@@ -178,7 +152,7 @@ func BenchmarkGuard(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			bt := batchOf(func(int) dataplane.Frame { return bb.f })
 			g := s.v.Guard(mem.NewLoop(mem.Config{Workers: 1}, mem.Frame{Data: bb.f.Bytes()}))
-			measure(b, dataplane.BatchSize, "frame", func() { g.Push(bt) })
+			cost.Run(b, dataplane.BatchSize, "frame", func() { g.Push(bt) })
 		})
 	}
 }
@@ -193,7 +167,7 @@ func BenchmarkNeighbour(b *testing.B) {
 				n.set(1, addr{0, uint64(i)}, mac(i), 1)
 			}
 			i := 0
-			measure(b, 1, "lookup", func() {
+			cost.Run(b, 1, "lookup", func() {
 				i = (i*7 + 1) % many
 				n.find(1, addr{0, uint64(i)})
 			})

@@ -3,13 +3,11 @@ package tunnel
 import (
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"runtime"
-	"runtime/debug"
 	"strconv"
-	"strings"
 	"testing"
 
+	"heddle/bench/cost"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 	"heddle/dataplane/wire"
@@ -19,22 +17,6 @@ import (
 
 // scalePeers is the sizes that swbench draws its curves over.
 var scalePeers = []int{1, 10, 100, 1000}
-
-// resident is this process's resident memory in bytes, without garbage
-// (proc_pid_statm(5)).
-func resident(tb testing.TB) float64 {
-	tb.Helper()
-	debug.FreeOSMemory()
-	statm, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pages, err := strconv.ParseUint(strings.Fields(string(statm))[1], 10, 64)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return float64(pages) * float64(os.Getpagesize())
-}
 
 // heap is what objects there are take, in bytes, without garbage.
 func heap() float64 {
@@ -178,9 +160,9 @@ func BenchmarkScalePeers(b *testing.B) {
 	for _, peers := range scalePeers {
 		b.Run(strconv.Itoa(peers), func(b *testing.B) {
 			r := newRegion(b)
-			before, heapBefore := resident(b), heap()
+			before, heapBefore := cost.Resident(b), heap()
 			r.addPeers(peers)
-			after, heapAfter := resident(b), heap()
+			after, heapAfter := cost.Resident(b), heap()
 			b.Run("memory", func(b *testing.B) {
 				for b.Loop() {
 					runtime.KeepAlive(r)
@@ -196,17 +178,17 @@ func BenchmarkScalePeers(b *testing.B) {
 			}{{"one", 1}, {"random", peers}} {
 				r.draw(1<<16, of.peers)
 				b.Run(of.name+" out", func(b *testing.B) {
-					measure(b, dataplane.BatchSize, "frame", r.out)
+					cost.Run(b, dataplane.BatchSize, "frame", r.out)
 					r.verify(b)
 				})
 				b.Run(of.name+" in", func(b *testing.B) {
 					in := dataplane.NewBatch(0)
-					measure(b, dataplane.BatchSize, "frame", func() { r.in(in) })
+					cost.Run(b, dataplane.BatchSize, "frame", func() { r.in(in) })
 					r.verify(b)
 				})
 			}
 			b.Run("flood", func(b *testing.B) {
-				measure(b, dataplane.BatchSize*peers, "frame", r.flood)
+				cost.Run(b, dataplane.BatchSize*peers, "frame", r.flood)
 				r.verify(b)
 			})
 		})

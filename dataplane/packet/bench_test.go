@@ -7,8 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"heddle/bench/cost"
 	"heddle/dataplane"
 )
 
@@ -42,11 +41,11 @@ func BenchmarkPush(b *testing.B) {
 				runtime.LockOSThread()
 				defer runtime.UnlockOSThread()
 				b.ReportAllocs()
-				start, pushed := threadTime(b), 0
+				start, pushed := cost.CPU(), 0
 				for ; pushed < b.N; pushed += n {
 					c.port.Push(batch)
 				}
-				b.ReportMetric(float64(threadTime(b)-start)/float64(pushed), "cpu-ns/frame")
+				b.ReportMetric(float64(cost.CPU()-start)/float64(pushed), "cpu-ns/frame")
 			})
 		}
 	}
@@ -86,11 +85,4 @@ func BenchmarkPull(b *testing.B) {
 			})
 		}
 	}
-}
-
-// threadTime is the CPU time of the calling thread in nanoseconds.
-func threadTime(tb testing.TB) int64 {
-	var ts unix.Timespec
-	must(tb, unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts))
-	return ts.Nano()
 }

@@ -5,10 +5,10 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"heddle/bench/cost"
 	"heddle/dataplane"
 )
 
@@ -94,7 +94,7 @@ func stream(b *testing.B, from, to *end, cpu int, data [][]byte) {
 		}
 	}()
 	defer pin(b, 0)()
-	before := cpuTime(b)
+	before := cost.CPU()
 	sent := 0
 	b.ResetTimer()
 	for b.Loop() {
@@ -111,7 +111,7 @@ func stream(b *testing.B, from, to *end, cpu int, data [][]byte) {
 		from.box.Reset()
 	}
 	elapsed := b.Elapsed()
-	spent := cpuTime(b) - before
+	spent := cost.CPU() - before
 	close(stop)
 	<-stopped
 	b.ReportMetric(0, "ns/op")
@@ -120,14 +120,6 @@ func stream(b *testing.B, from, to *end, cpu int, data [][]byte) {
 	b.ReportMetric(float64(spent.Nanoseconds())/float64(sent), "sender-ns/datagram")
 	b.ReportMetric(float64(datagrams)/float64(max(calls, 1)), "datagrams/recv")
 	b.ReportMetric(100*float64(sent-datagrams)/float64(sent), "%lost")
-}
-
-// cpuTime returns how long the calling thread has run.
-func cpuTime(b *testing.B) time.Duration {
-	b.Helper()
-	var ts unix.Timespec
-	must(b, unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts))
-	return time.Duration(ts.Nano())
 }
 
 // BenchmarkVeth: datagrams of 1,450 bytes over a veth pair between two

@@ -1,0 +1,51 @@
+package cost
+
+import (
+	"runtime"
+	"testing"
+	"time"
+)
+
+// CPU time goes on while a thread works, and not while it sleeps.
+func TestCPUIsOfWorkAlone(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := CPU()
+	<-time.After(50 * time.Millisecond)
+	if slept := CPU() - before; slept > 25*time.Millisecond {
+		t.Errorf("50 ms of sleep took %v of CPU time", slept)
+	}
+	for end := time.Now().Add(10 * time.Second); CPU()-before < 20*time.Millisecond; {
+		if time.Now().After(end) {
+			t.Fatalf("10 s of work took %v of CPU time", CPU()-before)
+		}
+	}
+}
+
+func TestRunReportsPerUnit(t *testing.T) {
+	const turn, units = 100 * time.Microsecond, 10
+	r := testing.Benchmark(func(b *testing.B) {
+		Run(b, units, "thing", func() {
+			for begun := CPU(); CPU()-begun < turn; {
+			}
+		})
+	})
+	least := float64(turn.Nanoseconds() / units)
+	if got := r.Extra["cpu-ns/thing"]; got < least || got > 10*least {
+		t.Errorf("turns of %v for %d units cost %.0f ns a unit", turn, units, got)
+	}
+}
+
+func TestResidentGrowsWithWhatIsTouched(t *testing.T) {
+	const size = 64 << 20
+	before := Resident(t)
+	b := make([]byte, size)
+	for i := 0; i < size; i += 4096 {
+		b[i] = 1
+	}
+	grown := Resident(t) - before
+	runtime.KeepAlive(b)
+	if grown < size*3/4 || grown > size*2 {
+		t.Errorf("%d bytes touched are %.0f resident", size, grown)
+	}
+}
