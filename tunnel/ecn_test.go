@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"heddle/bench/golden"
 	"heddle/dataplane/wire"
 )
 
@@ -49,7 +50,7 @@ func TestECNIsAsRFC6040HasIt(t *testing.T) {
 func TestAMarkOnWhatIsNoIPChangesNothing(t *testing.T) {
 	p := newPair(t, "192.0.2.1", "192.0.2.2")
 	p.b.u.tos = func(uint8) uint8 { return 3 }
-	p.a.send(p.ta, frameOf(golden(t, arpRequest)))
+	p.a.send(p.ta, frameOf(golden.Bytes(t, arpRequest)))
 	p.b.pull()
 	expect(t, "frames", len(p.netB.take()), 1)
 }

@@ -13,22 +13,6 @@ import (
 	"heddle/dataplane/wire"
 )
 
-// golden turns commented hex into bytes: on each line what follows a # is left
-// out, and so is white space.
-func golden(t testing.TB, s string) []byte {
-	t.Helper()
-	var b strings.Builder
-	for line := range strings.Lines(s) {
-		digits, _, _ := strings.Cut(line, "#")
-		b.WriteString(strings.Join(strings.Fields(digits), ""))
-	}
-	frame, err := hex.DecodeString(b.String())
-	if err != nil {
-		t.Fatalf("golden frame: %v", err)
-	}
-	return frame
-}
-
 // spec describes an IP frame to build, from mac(1) to mac(2), 198.18.0.1 to .2
 // or 2001:db8::1 to ::2.
 type spec struct {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"heddle/bench/golden"
 	"heddle/dataplane"
 	"heddle/dataplane/wire"
 	"heddle/tunnel/underlay"
@@ -49,9 +50,9 @@ func TestWhatIsSent(t *testing.T) {
 		want  []string // Datagrams.
 		tos   uint8
 	}{
-		{"a broadcast", 42, frameOf(golden(t, arpRequest)), []string{`
+		{"a broadcast", 42, frameOf(golden.Bytes(t, arpRequest)), []string{`
 			08 00 00 00  00 00 2a 00   # VXLAN: I flag, VNI 42, reserved 0` + arpRequest}, 0},
-		{"the highest VNI, an inner tag, ECN-capable", wire.MaxVNI, frameOf(golden(t, taggedUDP)), []string{`
+		{"the highest VNI, an inner tag, ECN-capable", wire.MaxVNI, frameOf(golden.Bytes(t, taggedUDP)), []string{`
 			08 00 00 00  ff ff ff 00` + taggedUDP}, 2},
 		{"a partial checksum is completed", 1, spec{proto: wire.ProtoUDP, sport: 1000, dport: 2000, payload: 4, partial: true}.frame(), []string{`
 			08 00 00 00  00 00 01 00
@@ -85,7 +86,7 @@ func TestWhatIsSent(t *testing.T) {
 				t.Fatalf("%d datagrams, want %d: % x", len(tap.datagrams), len(c.want), tap.datagrams)
 			}
 			for i, got := range tap.datagrams {
-				if want := golden(t, c.want[i]); !bytes.Equal(got, want) {
+				if want := golden.Bytes(t, c.want[i]); !bytes.Equal(got, want) {
 					t.Errorf("datagram %d:\ngot  % x\nwant % x", i, got, want)
 				}
 			}
@@ -138,12 +139,12 @@ func TestWhatIsReceived(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			p := newPair(t, "192.0.2.1", "192.0.2.2")
-			p.a.u.inject(c.from, c.tos, golden(t, c.datagram))
+			p.a.u.inject(c.from, c.tos, golden.Bytes(t, c.datagram))
 			p.a.pull()
 			got := p.netA.take()
 			if c.inner == "" {
 				expect(t, "frames", len(got), 0)
-			} else if want := golden(t, c.inner); len(got) != 1 || !bytes.Equal(got[0].data, want) || got[0].in != 5 {
+			} else if want := golden.Bytes(t, c.inner); len(got) != 1 || !bytes.Equal(got[0].data, want) || got[0].in != 5 {
 				t.Errorf("got %x\nwant % x on port 5", got, want)
 			}
 			expect(t, "drops at the VTEP", drops(p.a.v.Counters()), c.vtep)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"heddle/bench/golden"
 	"heddle/dataplane"
 	"heddle/dataplane/mem"
 	"heddle/dataplane/wire"
@@ -77,7 +78,7 @@ func TestContainersCantForgeTunnels(t *testing.T) {
 		{"TCP", 0, spec{sport: 1, dport: 4789}.frame(), false},
 		{"IPv6 elsewhere", 1, udp(true, "2001:db8::2", 4789, nil), false},
 		{"TCP over IPv6", 1, spec{v6: true, dport: 4789}.frame(), false},
-		{"ARP", 0, frameOf(golden(t, arpRequest)), false},
+		{"ARP", 0, frameOf(golden.Bytes(t, arpRequest)), false},
 		{"too short for a header", 0, frameOf(make([]byte, 14)), false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -111,7 +112,7 @@ func TestTheGuardLetsEverythingIn(t *testing.T) {
 	p := newPair(t, "192.0.2.1", "192.0.2.2")
 	port := mem.New(mem.Config{Workers: 1})
 	g := p.a.v.Guard(port)
-	port.InjectBytes(0, golden(t, arpRequest))
+	port.InjectBytes(0, golden.Bytes(t, arpRequest))
 	b := dataplane.NewBatch(0)
 	g.Pull(b)
 	expect(t, "pulled", b.N, 1)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"heddle/bench/golden"
 	"heddle/dataplane"
 	"heddle/dataplane/offload"
 	"heddle/dataplane/wire"
@@ -131,7 +132,7 @@ func TestBatchesOfAllSorts(t *testing.T) {
 // FuzzIdentity: any frame that owes nothing and fits comes out as it went in,
 // but for what this end says to do: the MSS of a SYN, ECN.
 func FuzzIdentity(f *testing.F) {
-	f.Add(golden(f, arpRequest), golden(f, taggedUDP))
+	f.Add(golden.Bytes(f, arpRequest), golden.Bytes(f, taggedUDP))
 	s1, s2 := spec{payload: 100}.frame(), spec{payload: 100, seq: 100, v6: true}.frame()
 	f.Add(s1.Bytes(), s2.Bytes())
 	s1, s2 = spec{payload: 100}.frame(), spec{payload: 100, seq: 100}.frame()
@@ -186,8 +187,8 @@ func anyID(frame []byte) []byte {
 
 // FuzzReceive: no datagram harms the VTEP, and each is counted once.
 func FuzzReceive(f *testing.F) {
-	f.Add(golden(f, "08 00 00 00 00 00 2a 00"+arpRequest), 0, uint8(3))
-	two := golden(f, "08 00 00 00 00 00 2a 00"+taggedUDP)
+	f.Add(golden.Bytes(f, "08 00 00 00 00 00 2a 00"+arpRequest), 0, uint8(3))
+	two := golden.Bytes(f, "08 00 00 00 00 00 2a 00"+taggedUDP)
 	f.Add(append(two, two...), len(two), uint8(1))
 	p := newPair(f, "192.0.2.1", "192.0.2.2")
 	dropped := func() (n uint64) {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"heddle/bench/golden"
 	"heddle/dataplane"
 	"heddle/dataplane/wire"
 	"heddle/tunnel/underlay"
@@ -105,7 +106,7 @@ func workHard(t *testing.T, v *VTEP, w int, anchor *Tunnel, done *atomic.Bool) {
 	r := rand.New(rand.NewPCG(uint64(w), 8))
 	b := dataplane.NewBatch(w)
 	requests := [][]byte{ask(t, false, 9), ask(t, true, 9)}
-	datagram := golden(t, "08 00 00 00 00 00 00 00"+arpRequest)
+	datagram := golden.Bytes(t, "08 00 00 00 00 00 00 00"+arpRequest)
 	missed := 0
 	for rounds := 1; !done.Load(); rounds++ {
 		for _, host := range []int{anchorHost, 2 + r.IntN(modelHosts)} {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"heddle/bench/golden"
 	"heddle/dataplane"
 	"heddle/dataplane/wire"
 )
@@ -13,11 +14,11 @@ import (
 func ask(t testing.TB, v6 bool, host byte) []byte {
 	t.Helper()
 	if !v6 {
-		b := golden(t, arpRequest)
+		b := golden.Bytes(t, arpRequest)
 		b[len(b)-1] = host
 		return b
 	}
-	b := golden(t, `
+	b := golden.Bytes(t, `
 		33 33 ff 00 00 00  02 00 00 00 00 01  86 dd
 		60 00 00 00 00 20 3a ff                             # ICMPv6, hop limit 255
 		20 01 0d b8 00 00 00 00  00 00 00 00 00 00 00 01
@@ -64,9 +65,9 @@ func TestRequestsForAnnouncedAddressesAreAnsweredHere(t *testing.T) {
 		expect(t, "another tunnel leaves it out", len(p.a.u.take())+len(p.netA.take()), 0)
 		p.a.send(p.ta, frameOf(ask(t, v6, 9)))
 		expect(t, "sent", len(p.a.u.take()), 0)
-		want := golden(t, answerARP)
+		want := golden.Bytes(t, answerARP)
 		if v6 {
-			want = golden(t, answerND)
+			want = golden.Bytes(t, answerND)
 			sumND(want)
 		}
 		got := p.netA.take()

@@ -2,7 +2,6 @@ package attach
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"heddle/bench/golden"
 	"heddle/dataplane/wire"
 )
 
@@ -59,15 +59,6 @@ func shoots(t testing.TB, program *ebpf.Program, frame []byte) bool {
 	}
 	t.Fatalf("verdict %d", int32(verdict))
 	return false
-}
-
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // Golden frames. The station is 00:00:00:00:00:00, as the kernel's test device
@@ -147,7 +138,7 @@ func TestShareProgram(t *testing.T) {
 	program := loadShare(t, testClaim)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if got := shoots(t, program, unhex(t, test.frame)); got != test.shot {
+			if got := shoots(t, program, golden.Bytes(t, test.frame)); got != test.shot {
 				t.Errorf("shot %v", got)
 			}
 		})
@@ -174,7 +165,7 @@ func TestShareProgramFragments(t *testing.T) {
 		{hosts4, false}, {later4, false}, // The identification is used again.
 		{later6, false}, {ours6, true}, {later6, true}, {later4, false}, {hosts6, false}, {later6, false},
 	} {
-		if got := shoots(t, program, unhex(t, step.frame)); got != step.shot {
+		if got := shoots(t, program, golden.Bytes(t, step.frame)); got != step.shot {
 			t.Errorf("step %d: shot %v", i, got)
 		}
 	}
@@ -354,7 +345,7 @@ func BenchmarkShareProgram(b *testing.B) {
 		"other":  "ffffffffffff 020000000001 0806 00010800060400010200000000 01c633640100000000 0000c000020a",
 	} {
 		b.Run(name, func(b *testing.B) {
-			_, took, err := program.Benchmark(unhex(b, frame), b.N, b.ResetTimer)
+			_, took, err := program.Benchmark(golden.Bytes(b, frame), b.N, b.ResetTimer)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -2,29 +2,10 @@ package offload
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"math/rand/v2"
-	"strings"
-	"testing"
 
 	"heddle/dataplane/wire"
 )
-
-// golden turns commented hex into bytes: on each line what follows a # is
-// left out, and so is white space.
-func golden(t testing.TB, s string) []byte {
-	t.Helper()
-	var b strings.Builder
-	for line := range strings.Lines(s) {
-		digits, _, _ := strings.Cut(line, "#")
-		b.WriteString(strings.Join(strings.Fields(digits), ""))
-	}
-	frame, err := hex.DecodeString(b.String())
-	if err != nil {
-		t.Fatalf("golden frame: %v", err)
-	}
-	return frame
-}
 
 // super describes a super-frame to build.
 type super struct {

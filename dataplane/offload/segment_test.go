@@ -9,6 +9,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"heddle/bench/golden"
 	"heddle/dataplane/wire"
 )
 
@@ -180,13 +181,13 @@ func TestSegmenterGolden(t *testing.T) {
 		11 00 01 04 00 00 00 00
 		9c 40 00 50  00 0c e5 ac  10 11 12 13`},
 	}} {
-		got := segments(t, golden(t, c.in), &c.owes)
+		got := segments(t, golden.Bytes(t, c.in), &c.owes)
 		if len(got) != len(c.out) {
 			t.Errorf("%s: %d segments, want %d", c.description, len(got), len(c.out))
 			continue
 		}
 		for i := range got {
-			if want := golden(t, c.out[i]); !bytes.Equal(got[i], want) {
+			if want := golden.Bytes(t, c.out[i]); !bytes.Equal(got[i], want) {
 				t.Errorf("%s: segment %d\n got % x\nwant % x", c.description, i, got[i], want)
 			}
 		}

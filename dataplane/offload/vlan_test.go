@@ -6,16 +6,17 @@ import (
 	"slices"
 	"testing"
 
+	"heddle/bench/golden"
 	"heddle/dataplane/wire"
 )
 
 func TestInsertVLANGolden(t *testing.T) {
-	buf := golden(t, `
+	buf := golden.Bytes(t, `
 		de ad be ef                                # headroom
 		02 00 00 00 00 02  02 00 00 00 00 01  08 00
 		45 00 00 1c`)
 	h := wire.VNetHdr{Flags: wire.VNetNeedsCsum, CsumStart: 34, CsumOffset: 6}
-	want := golden(t, `
+	want := golden.Bytes(t, `
 		02 00 00 00 00 02  02 00 00 00 00 01
 		81 00 60 0a                                # 802.1Q, priority 3, VLAN 10
 		08 00  45 00 00 1c`)

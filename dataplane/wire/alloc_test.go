@@ -1,12 +1,16 @@
 package wire
 
-import "testing"
+import (
+	"testing"
+
+	"heddle/bench/golden"
+)
 
 // TestNoAllocation gates the hot functions.
 func TestNoAllocation(t *testing.T) {
 	var frames [][]byte
 	for _, g := range goldenFrames {
-		frames = append(frames, golden(t, g.hex))
+		frames = append(frames, golden.Bytes(t, g.hex))
 	}
 	big := make([]byte, 1536)
 	var h VNetHdr

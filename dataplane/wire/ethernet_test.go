@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"net"
 	"testing"
+
+	"heddle/bench/golden"
 )
 
 func TestMACs(t *testing.T) {
-	frame := golden(t, arpRequest)
+	frame := golden.Bytes(t, arpRequest)
 	if got := DstMAC(frame); got != Broadcast {
 		t.Errorf("DstMAC = %v, want %v", got, Broadcast)
 	}
@@ -96,12 +98,12 @@ func TestL3(t *testing.T) {
 		{"a third tag is payload", "020000000002 020000000001 8100 0001 8100 0002 8100 0003 0800", EtherTypeVLAN, 22},
 		{"802.3 length", "020000000002 020000000001 0026 4242", 0x26, 14},
 	} {
-		etherType, off, ok := L3(golden(t, c.hex))
+		etherType, off, ok := L3(golden.Bytes(t, c.hex))
 		if !ok || etherType != c.etherType || off != c.off {
 			t.Errorf("%s: L3 = %#04x, %d, %v; want %#04x, %d", c.name, etherType, off, ok, c.etherType, c.off)
 		}
 	}
-	qinq := golden(t, udpQinQ)
+	qinq := golden.Bytes(t, udpQinQ)
 	for n := range 22 {
 		if _, _, ok := L3(qinq[:n]); ok {
 			t.Errorf("L3 is content with %d bytes of a double-tagged frame", n)
@@ -110,18 +112,18 @@ func TestL3(t *testing.T) {
 }
 
 func TestVLANTags(t *testing.T) {
-	tags, n := VLANTags(golden(t, udpQinQ))
+	tags, n := VLANTags(golden.Bytes(t, udpQinQ))
 	if n != 2 || tags[0].Proto != EtherTypeQinQ || tags[0].ID() != 100 || tags[1].Proto != EtherTypeVLAN ||
 		tags[1].ID() != 10 || tags[1].Priority() != 3 {
 		t.Errorf("tags = %+v, %d", tags, n)
 	}
-	if _, n := VLANTags(golden(t, tcpSYN4)); n != 0 {
+	if _, n := VLANTags(golden.Bytes(t, tcpSYN4)); n != 0 {
 		t.Errorf("an untagged frame has %d tags", n)
 	}
 }
 
 func TestARP(t *testing.T) {
-	frame := golden(t, arpRequest)
+	frame := golden.Bytes(t, arpRequest)
 	p, ok := ARPAt(frame, EthHdrLen)
 	if !ok || p.Op() != ARPRequest || p.SenderMAC() != 0x020000000001 || p.SenderIP() != 0xc6120001 ||
 		p.TargetMAC() != 0 || p.TargetIP() != 0xc6120002 {

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"unsafe"
+
+	"heddle/bench/golden"
 )
 
 func parseFlow(frame []byte) (f Flow, fragment, ok bool) {
@@ -27,7 +29,7 @@ func TestParseFlow(t *testing.T) {
 		{"later fragment", udpFrag4Later, ProtoUDP, "198.18.0.1", "198.18.0.2", 0, 0, true},
 		{"later fragment v6", udpFrag6Later, ProtoUDP, "2001:db8::1", "2001:db8::2", 0, 0, true},
 	} {
-		f, fragment, ok := parseFlow(golden(t, c.hex))
+		f, fragment, ok := parseFlow(golden.Bytes(t, c.hex))
 		if !ok || fragment != c.fragment || f.Proto() != c.proto || f.SrcAddr().String() != c.src ||
 			f.DstAddr().String() != c.dst || f.SrcPort != c.srcPort || f.DstPort != c.dstPort || f.VNI() != 0 {
 			t.Errorf("%s: %+v, fragment %v, ok %v", c.name, f, fragment, ok)
@@ -39,8 +41,8 @@ func TestParseFlow(t *testing.T) {
 }
 
 func TestParseFlowEchoReplyIsReverse(t *testing.T) {
-	request := golden(t, echo6Ext)
-	reply := golden(t, echo6Ext)
+	request := golden.Bytes(t, echo6Ext)
+	reply := golden.Bytes(t, echo6Ext)
 	copy(reply[22:38], request[38:54])
 	copy(reply[38:54], request[22:38])
 	reply[62] = ICMPv6EchoReply
@@ -56,7 +58,7 @@ func TestParseFlowEchoReplyIsReverse(t *testing.T) {
 }
 
 func TestParseFlowRefusesMapped(t *testing.T) {
-	frame := golden(t, echo6Ext)
+	frame := golden.Bytes(t, echo6Ext)
 	copy(frame[22:38], []byte{10: 0xff, 11: 0xff, 12: 198, 13: 18, 14: 0, 15: 1})
 	if f, _, ok := parseFlow(frame); ok {
 		t.Errorf("IPv6 from an IPv4-mapped address has a flow: %+v", f)
@@ -64,7 +66,7 @@ func TestParseFlowRefusesMapped(t *testing.T) {
 }
 
 func TestFlowFields(t *testing.T) {
-	f, _, _ := parseFlow(golden(t, tcpSYN4))
+	f, _, _ := parseFlow(golden.Bytes(t, tcpSYN4))
 	g := f
 	g.SetVNI(0xabcdef)
 	if g.VNI() != 0xabcdef || g.Proto() != ProtoTCP || g == f {
@@ -107,7 +109,7 @@ func TestFlowHash(t *testing.T) {
 
 	// 64 Ki flows that differ in little, in as many slots: a random function
 	// leaves 36.8% of the slots empty.
-	f, _, _ := parseFlow(golden(t, tcpSYN4))
+	f, _, _ := parseFlow(golden.Bytes(t, tcpSYN4))
 	used := make([]bool, 1<<16)
 	filled := 0
 	for i := range 1 << 16 {
@@ -128,7 +130,7 @@ func TestFlowHash(t *testing.T) {
 
 func BenchmarkParseFlow(b *testing.B) {
 	for _, g := range goldenFrames[:3] {
-		frame := golden(b, g.hex)
+		frame := golden.Bytes(b, g.hex)
 		b.Run(g.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -141,7 +143,7 @@ func BenchmarkParseFlow(b *testing.B) {
 }
 
 func BenchmarkFlowHash(b *testing.B) {
-	f, _, _ := parseFlow(golden(b, tcpSYN4))
+	f, _, _ := parseFlow(golden.Bytes(b, tcpSYN4))
 	for b.Loop() {
 		f.SrcPort++
 		sink += uint32(f.Hash(1))

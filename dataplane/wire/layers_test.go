@@ -3,6 +3,8 @@ package wire
 import (
 	"slices"
 	"testing"
+
+	"heddle/bench/golden"
 )
 
 func parse(frame []byte) (l Layers, ok bool) {
@@ -23,7 +25,7 @@ func TestLayers(t *testing.T) {
 		{"later fragment v6", udpFrag6Later,
 			Layers{L3: 14, L4: 62, End: 70, FragOff: 16, MoreFrags: true, V6: true, Proto: ProtoUDP}},
 	} {
-		frame := golden(t, c.hex)
+		frame := golden.Bytes(t, c.hex)
 		got, ok := parse(frame)
 		if !ok || got != c.want {
 			t.Errorf("%s: %+v, %v; want %+v", c.name, got, ok, c.want)
@@ -56,7 +58,7 @@ func TestLayersRefuse(t *testing.T) {
 		{"options past the end", echo6Ext, 55, 0x02},
 		{"ARP", tcpSYN4, 13, 0x06},
 	} {
-		frame := golden(t, c.hex)
+		frame := golden.Bytes(t, c.hex)
 		frame[c.at] = c.b
 		if l, ok := parse(frame); ok {
 			t.Errorf("%s: %+v", c.name, l)
@@ -99,7 +101,7 @@ func TestIPv6WalkAH(t *testing.T) {
 
 func TestIPv4Checksum(t *testing.T) {
 	for _, s := range []string{tcpSYN4, udpQinQ} {
-		frame := golden(t, s)
+		frame := golden.Bytes(t, s)
 		_, off, _ := L3(frame)
 		h, _ := IPv4At(frame, off)
 		if csum, ok := IPv4Checksum(frame, off); !ok || csum != h.Checksum() || !IPv4Verify(frame, off) {
@@ -115,7 +117,7 @@ func TestIPv4Checksum(t *testing.T) {
 // TestL4Checksums: the pseudo-header sum and the packet's sum make all ones.
 func TestL4Checksums(t *testing.T) {
 	for _, s := range []string{tcpSYN4, udpQinQ, echo6Ext} {
-		frame := golden(t, s)
+		frame := golden.Bytes(t, s)
 		l, ok := parse(frame)
 		if !ok {
 			t.Fatal("not parsed")
@@ -128,7 +130,7 @@ func TestL4Checksums(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, g := range goldenFrames {
-		f.Add(golden(f, g.hex), 0)
+		f.Add(golden.Bytes(f, g.hex), 0)
 	}
 	f.Fuzz(func(t *testing.T, frame []byte, off int) {
 		// Offsets from anywhere: none may panic.

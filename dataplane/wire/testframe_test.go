@@ -1,27 +1,5 @@
 package wire
 
-import (
-	"encoding/hex"
-	"strings"
-	"testing"
-)
-
-// golden turns commented hex into bytes: on each line what follows a # is
-// left out, and so is white space.
-func golden(t testing.TB, s string) []byte {
-	t.Helper()
-	var b strings.Builder
-	for line := range strings.Lines(s) {
-		digits, _, _ := strings.Cut(line, "#")
-		b.WriteString(strings.Join(strings.Fields(digits), ""))
-	}
-	frame, err := hex.DecodeString(b.String())
-	if err != nil {
-		t.Fatalf("golden frame: %v", err)
-	}
-	return frame
-}
-
 const (
 	// A TCP SYN from 198.18.0.1:40000 to 198.18.0.2:80 with an MSS option.
 	tcpSYN4 = `

@@ -1,10 +1,14 @@
 package wire
 
-import "testing"
+import (
+	"testing"
+
+	"heddle/bench/golden"
+)
 
 func TestVNetHdr(t *testing.T) {
 	// As a TAP gives a TCP super-frame: checksum from 34, field at 16.
-	b := golden(t, `
+	b := golden.Bytes(t, `
 		01        # VIRTIO_NET_HDR_F_NEEDS_CSUM
 		81        # VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN
 		42 00     # hdr_len 66

@@ -1,23 +1,14 @@
 package mesh
 
 import (
-	"encoding/hex"
 	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
 
+	"heddle/bench/golden"
 	"heddle/dataplane/wire"
 )
-
-func hexBytes(t *testing.T, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 // The messages of docs/MESH.md, byte by byte.
 func TestGoldenMessages(t *testing.T) {
@@ -63,7 +54,7 @@ func TestGoldenMessages(t *testing.T) {
 			`01 04 c0000201 12b5  01 00000007`,
 		},
 	} {
-		if want := hexBytes(t, c.want); !reflect.DeepEqual(c.msg, want) {
+		if want := golden.Bytes(t, c.want); !reflect.DeepEqual(c.msg, want) {
 			t.Errorf("%s:\n got %x\nwant %x", name, c.msg, want)
 		}
 	}
@@ -96,14 +87,14 @@ func TestMalformedMessages(t *testing.T) {
 		"head without a number": `01 02 01 61 00000001`,
 	} {
 		m := &Mesh{count: &counters{}, members: map[string]*member{}, kick: make(chan struct{}, 1), table: newTable(origin{"z", 1})}
-		m.receive(hexBytes(t, s), true)
+		m.receive(golden.Bytes(t, s), true)
 		if m.count.refused[RefusedMalformed].Load() != 1 {
 			t.Errorf("%s is taken", name)
 		}
 	}
 	for name, s := range map[string]string{"no version": ``, "later version": `02 01 01 61`} {
 		m := &Mesh{count: &counters{}}
-		m.receive(hexBytes(t, s), true)
+		m.receive(golden.Bytes(t, s), true)
 		if m.count.refused[RefusedMalformed].Load()+m.count.refused[RefusedVersion].Load() != 1 {
 			t.Errorf("%s is taken", name)
 		}
