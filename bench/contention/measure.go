@@ -13,21 +13,70 @@ import (
 	"heddle/dataplane"
 )
 
-// runs is how often each figure is measured; it is the median.
-const runs = 5
-
-// Cost is what a batch costs on a path, in nanoseconds.
+// Cost is what a path costs in batches of so many frames. Slices have an element
+// for each round: in a round all paths are measured once, one worker and two in
+// turns, so that what changes on the machine meets both.
 type Cost struct {
 	Path   string `json:"path"`
 	Frames int    `json:"frames"` // In a batch.
-	// Batch is one worker's CPU time for a batch, Locked that part of it for
-	// which NAT's lock is held.
-	Batch  float64 `json:"batch_ns"`
-	Locked float64 `json:"locked_ns"`
-	// One and Two are frames a second of one and of two workers at once, as
-	// measured. Two is 0 on a machine with one core.
-	One float64 `json:"one_frames_per_second"`
-	Two float64 `json:"two_frames_per_second"`
+	// One and Two are frames a second of one and of two workers.
+	One []float64 `json:"one_frames_per_second"`
+	Two []float64 `json:"two_frames_per_second"`
+	// Locked is for how many nanoseconds of a batch NAT's lock is held; empty
+	// where there is none.
+	Locked []float64 `json:"locked_ns"`
+	// Simulated is Two as the simulation has it.
+	Simulated float64 `json:"simulated_two_frames_per_second"`
+}
+
+// batch is what a batch takes one worker, in nanoseconds.
+func (c *Cost) batch() float64 { return float64(c.Frames) * 1e9 / median(c.One) }
+
+// hold is for how long of that the lock is held.
+func (c *Cost) hold() float64 {
+	if len(c.Locked) == 0 {
+		return 0
+	}
+	return min(median(c.Locked), c.batch())
+}
+
+// ratios are two workers' frames against one's, in each round.
+func (c *Cost) ratios() []float64 {
+	all := make([]float64, len(c.Two))
+	for i := range all {
+		all[i] = c.Two[i] / c.One[i]
+	}
+	return all
+}
+
+// median returns the middle of values, the lower one of two; there is one at
+// least.
+func median(values []float64) float64 {
+	return slices.Sorted(slices.Values(values))[(len(values)-1)/2]
+}
+
+// round measures everything once, each figure for d.
+func (c *Cost) round(number int, d time.Duration) error {
+	for i := range 2 {
+		workers := 1 + (number+i)%2
+		rate, err := together(c.Path, workers, c.Frames, number, d)
+		if err != nil {
+			return err
+		}
+		if workers == 1 {
+			c.One = append(c.One, rate)
+		} else {
+			c.Two = append(c.Two, rate)
+		}
+	}
+	p, err := newPath(c.Path, 1, c.Frames)
+	if err != nil || p.gate == nil {
+		return err
+	}
+	p.push(0) // The first makes connections.
+	// What the gateway does beside holding the lock is to push to the exit.
+	c.Locked = append(c.Locked, max(0, perCall(d, p.pushGate)-perCall(d, p.pushExit)))
+	return nil
 }
 
 // cpuTime is the calling thread's CPU time (CLOCK_THREAD_CPUTIME_ID): what
@@ -38,66 +87,27 @@ func cpuTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// median measures several times and returns the middle one.
-func median(measure func() (float64, error)) (float64, error) {
-	var all []float64
-	for range runs {
-		v, err := measure()
-		if err != nil {
-			return 0, err
-		}
-		all = append(all, v)
-	}
-	slices.Sort(all)
-	return all[runs/2], nil
-}
-
-// perCall is the CPU time in nanoseconds that a call of f takes, of calls for d.
-func perCall(d time.Duration, f func()) float64 {
+// perCall is the CPU time in nanoseconds that a call of f for worker 0 takes, of
+// calls for d.
+func perCall(d time.Duration, f func(worker int)) float64 {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	const chunk = 256
 	n, begin := 0, cpuTime()
 	for cpuTime()-begin < d {
 		for range chunk {
-			f()
+			f(0)
 		}
 		n += chunk
 	}
 	return float64(cpuTime()-begin) / float64(n)
 }
 
-// measure takes a path's costs; each figure takes runs times d.
-func measure(name string, frames int, d time.Duration) (Cost, error) {
-	c := Cost{Path: name, Frames: frames}
-	p, err := newPath(name, 1, frames)
-	if err != nil {
-		return c, err
-	}
-	timed := func(f func(int)) float64 {
-		v, _ := median(func() (float64, error) { return perCall(d, func() { f(0) }), nil })
-		return v
-	}
-	p.push(0) // The first makes connections.
-	c.Batch = timed(p.push)
-	if p.gate != nil {
-		// What Gateway.Push does beside holding the lock is to push to a port that
-		// only counts: 2 ns a frame.
-		c.Locked = max(0, timed(p.pushGate)-timed(p.pull)-2*float64(frames))
-	}
-	if c.One, err = median(func() (float64, error) { return together(name, 1, frames, d) }); err != nil {
-		return c, err
-	}
-	if runtime.NumCPU() > 1 {
-		c.Two, err = median(func() (float64, error) { return together(name, 2, frames, d) })
-	}
-	return c, err
-}
-
 // together is frames a second that workers push at the same time for d, each
-// pinned to a core of its own, counted at the end of the path.
-func together(name string, workers, frames int, d time.Duration) (float64, error) {
-	p, err := newPath(name, workers, frames)
+// pinned to a CPU of its own, the first of them to that of the number; counted
+// at the end of the path.
+func together(name string, workers, frames, cpu int, d time.Duration) (float64, error) {
+	p, err := newPath(name, 2, frames)
 	if err != nil {
 		return 0, err
 	}
@@ -108,7 +118,7 @@ func together(name string, workers, frames int, d time.Duration) (float64, error
 		ready.Add(1)
 		all.Go(func() {
 			runtime.LockOSThread() // Never unlocked: its CPU is nobody else's.
-			pin(w)
+			pin((cpu + w) % runtime.NumCPU())
 			p.push(w)
 			ready.Done()
 			<-begin
@@ -145,54 +155,25 @@ func pin(cpu int) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(set), uintptr(unsafe.Pointer(&set)))
 }
 
-// transfer is what it takes a cache line to go from one core to another, in
-// nanoseconds: half of a round trip of a word that two threads write in turns.
-// It is 0 on a machine with one core.
-func transfer(d time.Duration) float64 {
-	if runtime.NumCPU() < 2 {
-		return 0
-	}
-	var word [2 * 128 / 8]atomic.Uint64
-	turn := &word[16]
-	var all sync.WaitGroup
-	var trips uint64
-	start := time.Now()
-	var stop atomic.Bool
-	for w := range uint64(2) {
-		all.Go(func() {
-			runtime.LockOSThread()
-			pin(int(w))
-			for spins := 0; ; spins++ {
-				if v := turn.Load(); v%2 == w {
-					turn.Store(v + 1)
-					spins = 0
-				} else if spins > 1<<14 {
-					if stop.Load() {
-						return
-					}
-					runtime.Gosched() // The other has no CPU.
-				}
-				if w == 0 && turn.Load()&1023 == 1 && time.Since(start) > d {
-					stop.Store(true)
-					trips = turn.Load() / 2
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-	return float64(time.Since(start)) / float64(max(trips, 1)) / 2
-}
+// What the system calls of TAP to TAP cost a worker for a frame of 60 B, in
+// nanoseconds: measured on a running swd, and in docs/PERFORMANCE.md.
+const (
+	// aroundMany is in batches of 64, by io_uring: "60 bytes, TAP to TAP" has
+	// 2.89 µs, of which 0.08 are Heddle's own (Pull, switch, Push).
+	aroundMany = 2_810
+	// aroundOne is of a frame that comes alone and mostly finds the worker asleep,
+	// 20,000 a second: "Workers" has 13.3 µs, of which 0.1 are Heddle's own.
+	aroundOne = 13_200
+)
 
-// around is what a frame of 64 B from TAP to TAP costs a worker beside what is
-// measured here, in batches of so many frames. The system calls are 0.8 µs to
-// read and 1.2 µs to write (package tap); a batch has a read that finds nothing,
-// an epoll_wait and two looks at the clock, and one of few frames a wake-up.
+// around is what a batch costs a worker beside what is measured here; 0 if that
+// isn't known.
 func around(frames int) float64 {
-	const read, write, round, wakeUp = 800, 1200, 900, 3000
-	io := float64(frames*(read+write) + round)
-	if frames < dataplane.BatchSize/4 {
-		io += wakeUp
+	switch frames {
+	case 1:
+		return aroundOne
+	case dataplane.BatchSize:
+		return aroundMany * dataplane.BatchSize
 	}
-	return io
+	return 0
 }

@@ -41,8 +41,10 @@ type path struct {
 	net    *vswitch.Network
 	// gate is what takes a batch under NAT's lock; nil where there is none.
 	gate *nat.Gateway
-	// out counts what got through.
-	out *dataplane.Counters
+	// exit is the port that the switch or the NAT sends to, out counts what got
+	// through.
+	exit *mem.Port
+	out  *dataplane.Counters
 	// roots are the objects that workers share, by name.
 	roots map[string]any
 
@@ -58,7 +60,7 @@ func newPath(name string, workers, frames int) (*path, error) {
 		return nil, err
 	}
 	p.net, p.roots["switch"], p.roots["network"] = network, sw, network
-	to, err := p.exit(name)
+	to, err := p.attachExit(name)
 	if err != nil {
 		return nil, fmt.Errorf("path %s: %w", name, err)
 	}
@@ -78,11 +80,11 @@ func newPath(name string, workers, frames int) (*path, error) {
 	return p, nil
 }
 
-// exit attaches what the frames go out by, as port 2, and returns the MAC that
-// they go to.
-func (p *path) exit(name string) (wire.MAC, error) {
+// attachExit attaches what the frames go out by, as port 2, and returns the MAC
+// that they go to.
+func (p *path) attachExit(name string) (wire.MAC, error) {
 	sink := mem.NewLoop(mem.Config{Workers: p.workers}, mem.Frame{Data: make([]byte, 64)})
-	p.roots["egress"], p.out = sink, sink.Counters()
+	p.roots["egress"], p.exit, p.out = sink, sink, sink.Counters()
 	switch name {
 	case pathSwitch:
 		return farMAC, errors.Join(p.net.Attach(2, sink, vswitch.PortConfig{}), p.net.AddStatic(farMAC, 2))
@@ -165,11 +167,12 @@ func (p *path) pushGate(w int) {
 	p.gate.Push(b)
 }
 
-// pull is what push and pushGate have in common.
-func (p *path) pull(w int) {
+// pushExit sends a worker's batch to where the NAT sends it.
+func (p *path) pushExit(w int) {
 	b := p.batches[w]
 	b.Reset()
 	p.inside[w].Pull(b)
+	p.exit.Push(b)
 }
 
 // carried returns an error unless the frames of so many batches got through.

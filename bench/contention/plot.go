@@ -20,7 +20,7 @@ type Curve struct {
 var workerCounts = []int{1, 2, 4, 8, 12, 16, 24, 32, 48, 64}
 
 // colors are Okabe and Ito's, told apart also by who doesn't see colours well.
-var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"}
+var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442"}
 
 // plot draws speed-up against workers, each curve against its own first point.
 func plot(curves []Curve, title string) string {

@@ -5,29 +5,40 @@ import (
 	"math/rand/v2"
 )
 
-// Model is workers that share one lock, and nothing else that is written.
+// Model is workers that share one lock, and nothing else that is written. Without
+// Hold there is no lock, and what N do is N times what one does by construction.
 //
 // Each works on a batch of its own for Private, takes the lock, holds it for
 // Hold, and begins again. Private varies as the sum of Stages exponential times,
-// Hold is constant: the same work on the same number of frames. Who finds the
-// lock taken spins as sync.Mutex does, and after Spin sleeps; whoever unlocks
-// wakes the one that has slept longest, which tries again after Wake and may
-// find that somebody else was faster. A lock and what it guards that another
-// worker had last come by Lines cache lines, at Transfer each, of which the
-// first few nanoseconds of a hold consist.
+// Hold is constant: the same work on the same number of frames. A lock, and what
+// it guards, that another worker had last takes the time of its cache lines more.
+// Who finds the lock taken does as sync.Mutex does: looks again a few times, which
+// takes the lock's line from who holds it, and then sleeps. Whoever unlocks wakes the one that has slept longest, unless
+// somebody is looking or on its way; it is there after Wake, may find that
+// somebody else was faster, and looks again. The mutex's starvation mode, for who
+// has waited 1 ms, is left out.
 //
 // Times are nanoseconds.
 type Model struct {
 	Private  float64
 	Stages   int // 0: Private doesn't vary.
 	Hold     float64
-	Lines    float64
-	Transfer float64
-	Spin     float64
-	Wake     float64
+	Handover Handover
 	// Locks is how many locks there are; worker i takes number i%Locks. 0 is
 	// one for all. With as many as workers nobody meets anybody.
 	Locks int
+}
+
+// Handover is what it takes a lock to go from one worker to another.
+type Handover struct {
+	// Lines is the cache lines that come with it, at Transfer each.
+	Lines    float64 `json:"lines"`
+	Transfer float64 `json:"transfer_ns"`
+	// Who waits looks Looks times, every Look nanoseconds. Who sleeps is back Wake
+	// after the lock became free.
+	Look  float64 `json:"look_ns"`
+	Looks int     `json:"looks"`
+	Wake  float64 `json:"wake_ns"`
 }
 
 // Outcome is what came of a simulation.
@@ -42,9 +53,9 @@ type Outcome struct {
 // what happens at an event.
 const (
 	asks    = iota // A worker has done its own work.
+	looks          // It looks again whether the lock is free.
+	wakes          // It has slept.
 	unlocks        // It has done what the lock is for.
-	tires          // It has spun for long enough.
-	retries        // It was woken.
 )
 
 type event struct {
@@ -52,7 +63,6 @@ type event struct {
 	number int // In the order of making, so that equal times have an order.
 	kind   int
 	worker int
-	spell  int // Valid for tires: which time of spinning is meant.
 }
 
 type agenda []event
@@ -74,8 +84,10 @@ func (a *agenda) Pop() any {
 type lock struct {
 	taken    bool
 	owner    int   // The last one, -1 before the first.
-	spinning []int // Workers, the one that began first in front.
-	sleeping []int
+	looking  int   // Workers that look.
+	seen     bool  // One has looked since it was taken.
+	waking   bool  // One is on its way.
+	sleeping []int // Workers, the one to wake first in front.
 }
 
 // simulation is one run of a Model.
@@ -87,7 +99,7 @@ type simulation struct {
 	now    float64
 	locks  []lock
 
-	spell  []int     // By worker: counts its times of spinning.
+	looked []int     // By worker: how often, since it last slept or had the lock.
 	asked  []float64 // By worker: since when it wants the lock.
 	done   int
 	held   float64
@@ -97,7 +109,7 @@ type simulation struct {
 // Simulate runs workers until they have done so many batches between them, after
 // a tenth as many that don't count. The same seed gives the same outcome.
 func (m Model) Simulate(workers, batches int, seed uint64) Outcome {
-	s := &simulation{Model: m, rand: rand.New(rand.NewPCG(seed, uint64(workers))), spell: make([]int, workers), asked: make([]float64, workers)}
+	s := &simulation{Model: m, rand: rand.New(rand.NewPCG(seed, uint64(workers))), looked: make([]int, workers), asked: make([]float64, workers)}
 	s.locks = make([]lock, max(1, m.Locks))
 	for i := range s.locks {
 		s.locks[i].owner = -1
@@ -125,7 +137,7 @@ func (m Model) Simulate(workers, batches int, seed uint64) Outcome {
 
 func (s *simulation) add(after float64, kind, worker int) {
 	s.made++
-	heap.Push(&s.events, event{s.now + after, s.made, kind, worker, s.spell[worker]})
+	heap.Push(&s.events, event{s.now + after, s.made, kind, worker})
 }
 
 // private returns how long a batch takes that needs no lock.
@@ -144,51 +156,59 @@ func (s *simulation) happen(e event) {
 	w, l := e.worker, &s.locks[e.worker%len(s.locks)]
 	switch e.kind {
 	case asks:
+		if s.Hold == 0 {
+			s.done++
+			s.add(s.private(), asks, w)
+			return
+		}
 		s.asked[w] = s.now
 		s.try(w, l)
-	case retries:
+	case looks:
+		l.looking--
 		s.try(w, l)
-	case tires:
-		for i, x := range l.spinning {
-			if x == w && s.spell[w] == e.spell {
-				l.spinning = append(l.spinning[:i:i], l.spinning[i+1:]...)
-				l.sleeping = append(l.sleeping, w)
-				break
-			}
-		}
+	case wakes:
+		l.waking = false
+		s.try(w, l)
 	case unlocks:
+		if l.seen { // The lock's line has to come back.
+			l.seen = false
+			s.held += s.Handover.Transfer
+			s.add(s.Handover.Transfer, unlocks, w)
+			return
+		}
 		s.done++
 		l.taken = false
 		s.add(s.private(), asks, w)
-		if len(l.spinning) > 0 {
-			next := l.spinning[0]
-			l.spinning = l.spinning[1:]
-			s.take(next, l)
-		} else if len(l.sleeping) > 0 {
-			next := l.sleeping[0]
+		if len(l.sleeping) > 0 && l.looking == 0 && !l.waking {
+			l.waking = true
+			s.add(s.Handover.Wake, wakes, l.sleeping[0])
 			l.sleeping = l.sleeping[1:]
-			s.add(s.Wake, retries, next)
 		}
 	}
 }
 
-// try has a worker take the lock, or spin for it.
+// try has a worker take the lock, or look again, or sleep.
 func (s *simulation) try(w int, l *lock) {
-	if !l.taken {
+	switch {
+	case !l.taken:
 		s.take(w, l)
-		return
+	case s.looked[w] < s.Handover.Looks:
+		s.looked[w]++
+		l.looking++
+		l.seen = true
+		s.add(s.Handover.Look, looks, w)
+	default:
+		s.looked[w] = 0
+		l.sleeping = append(l.sleeping, w)
 	}
-	s.spell[w]++
-	l.spinning = append(l.spinning, w)
-	s.add(s.Spin, tires, w)
 }
 
 func (s *simulation) take(w int, l *lock) {
 	hold := s.Hold
 	if l.owner != w && l.owner >= 0 {
-		hold += s.Lines * s.Transfer
+		hold += s.Handover.Lines * s.Handover.Transfer
 	}
-	l.taken, l.owner = true, w
+	l.taken, l.owner, s.looked[w] = true, w, 0
 	s.waited += s.now - s.asked[w]
 	s.held += hold
 	s.add(hold, unlocks, w)

@@ -52,9 +52,15 @@ type SharedLine struct {
 // Traced is what was counted for a path.
 type Traced struct {
 	Shared []SharedLine `json:"shared"`
-	// Touched and Written are lines of one worker, a batch of the trace's.
+	// Lines is how many these are.
+	Lines int `json:"lines"`
+	// Touched and Written are lines of one worker.
 	Touched int `json:"touched"`
 	Written int `json:"written"`
+	// Instructions is how many a frame takes, in batches of Frames, from the port
+	// that it comes by to the one that counts it.
+	Instructions float64 `json:"instructions"`
+	Frames       int     `json:"frames"`
 }
 
 // prologue is what the traced program says before it begins.
@@ -150,7 +156,7 @@ func trace(ctx context.Context, name string, frames int) (*Traced, error) {
 	if said.Mark != a.mark {
 		return nil, fmt.Errorf("tracing %s: the mark is at %x, and was expected at %x", name, said.Mark, a.mark)
 	}
-	return a.shared(said.Regions, tracedBatches), nil
+	return a.shared(said.Regions, tracedBatches, frames), nil
 }
 
 // use is how often a worker accessed a line, and where in it.
@@ -165,6 +171,8 @@ type accesses struct {
 	phase int // 1 + worker, 0 outside of both.
 	next  int
 	lines [2]map[uintptr]*use
+	// instructions of both phases.
+	instructions int
 }
 
 func newAccesses(mark uintptr) *accesses {
@@ -182,6 +190,9 @@ func (a *accesses) read(r io.Reader) error {
 		}
 		if err != nil {
 			return err
+		}
+		if bytes.HasPrefix(b, []byte("I ")) && a.phase != 0 {
+			a.instructions++
 		}
 		if len(b) > 4 && b[0] == ' ' {
 			if err := a.access(b[1], string(bytes.TrimSpace(b[2:]))); err != nil {
@@ -243,9 +254,9 @@ func (a *accesses) stored() {
 	a.next++
 }
 
-// shared sums up, for batches of each worker.
-func (a *accesses) shared(regions []Region, batches int) *Traced {
-	t := &Traced{}
+// shared sums up, for batches of so many frames of each worker.
+func (a *accesses) shared(regions []Region, batches, frames int) *Traced {
+	t := &Traced{Frames: frames, Instructions: float64(a.instructions) / 2 / float64(batches*frames)}
 	byWhat := map[string]*SharedLine{}
 	for l, u := range a.lines[0] {
 		t.Touched++
@@ -256,6 +267,7 @@ func (a *accesses) shared(regions []Region, batches int) *Traced {
 		if o == nil || u.writes+o.writes == 0 {
 			continue
 		}
+		t.Lines++
 		what := naming(regions, u, o)
 		s := byWhat[what]
 		if s == nil {

@@ -41,8 +41,8 @@ func TestSharedLinesOfATrace(t *testing.T) {
 	if err := a.read(strings.NewReader(trace.String())); err != nil {
 		t.Fatal(err)
 	}
-	got := a.shared([]Region{{"lock", 0x3008, 8}, {"table", 0x3010, 0x20}}, 2)
-	want := &Traced{Touched: 5, Written: 2, Shared: []SharedLine{
+	got := a.shared([]Region{{"lock", 0x3008, 8}, {"table", 0x3010, 0x20}}, 2, 1)
+	want := &Traced{Lines: 2, Touched: 5, Written: 2, Instructions: 1, Frames: 1, Shared: []SharedLine{
 		{What: "lock, table", Reads: 1, Writes: 2},
 		{What: "Go's runtime", Reads: 0.25, Writes: 0.25},
 	}}
@@ -95,11 +95,13 @@ func TestPathsCarryFrames(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		c, err := measure(name, 8, 2*time.Millisecond)
-		if err != nil {
-			t.Fatal(err)
+		c := Cost{Path: name, Frames: 8}
+		for i := range 2 {
+			if err := c.round(i, 2*time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if c.Batch <= 0 || c.One <= 0 || (c.Locked > 0) != (name == pathNAT) {
+		if len(c.One) != 2 || len(c.Two) != 2 || c.batch() <= 0 || (c.hold() > 0) != (name == pathNAT) || c.hold() > c.batch() {
 			t.Errorf("measured %+v", c)
 		}
 	}
@@ -109,22 +111,41 @@ func TestPathsCarryFrames(t *testing.T) {
 }
 
 func TestTheReportHasEveryCurve(t *testing.T) {
-	r := &Result{Untraced: "in a test"}
+	r := &Result{Untraced: "in a test", Handover: Handover{Lines: 2, Transfer: 80, Look: 700, Looks: 4, Wake: 9000}}
 	for _, name := range pathNames {
 		for _, frames := range []int{1, 64} {
-			r.Costs = append(r.Costs, Cost{Path: name, Frames: frames, Batch: 60 * float64(frames), One: 1e7})
+			c := &Cost{Path: name, Frames: frames, One: []float64{1.2e7, 1e7, 1.1e7}, Two: []float64{2e7, 2.2e7, 2.3e7}}
+			if name == pathNAT {
+				c.Locked = []float64{20 * float64(frames)}
+			}
+			r.Costs = append(r.Costs, c)
 		}
 	}
-	r.Curves = curves(r.Costs)
+	r.simulate()
 	var table bytes.Buffer
 	r.write(&table)
 	drawn := plot(r.Curves, "a title")
-	if len(r.Curves) != 3*3 {
+	if len(r.Curves) != 2+4+1 {
 		t.Errorf("%d curves", len(r.Curves))
 	}
 	for _, c := range r.Curves {
 		if !strings.Contains(table.String(), c.Name) || !strings.Contains(drawn, c.Name) {
 			t.Errorf("%s isn't shown", c.Name)
 		}
+	}
+	for _, want := range []string{
+		"| switch | 64 | – | 90.9 | – | 11.0 (10.0–12.0) | 22.0 (20.0–23.0) | 2.09 (1.67–2.20) | 21.9 | 1.00 |", "2, not counted in this run", "at 80 ns", "every 700 ns",
+	} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, table.String())
+		}
+	}
+}
+
+// A lock that was held for longer than anybody looks comes later.
+func TestHandover(t *testing.T) {
+	h := handover(5 * time.Millisecond)
+	if h.Transfer <= 0 || h.Look <= 0 || h.Wake <= 0 {
+		t.Errorf("measured %+v", h)
 	}
 }
