@@ -15,6 +15,7 @@ import (
 	"heddle/ctl/attach"
 	"heddle/ctl/config"
 	"heddle/dataplane"
+	"heddle/dataplane/mem"
 )
 
 // hang has every question for a container's namespace wait until the function
@@ -310,4 +311,53 @@ func TestEventsNamePorts(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	awaitChange(func() { ip(t, a, "link", "set", "eth0", "up") }, "a")
+}
+
+// TestHealth: a port whose device fails is down with the reason, others don't
+// notice, and it comes back by itself with its counts.
+func TestHealth(t *testing.T) {
+	d := start(t, t.TempDir(), newTestHost())
+	d.setUp()
+	a := d.h.device(linkA).mem
+	a.Inject(0, mem.Frame{Data: frame(0xff, 1)})
+	await(t, "a frame counted", func() bool { return d.port("a").RxFrames == 1 })
+
+	d.h.set(func() { delete(d.h.namespaces, "/run/netns/a"); delete(d.h.links, linkA) })
+	d.h.poke()
+	await(t, "down", func() bool { return d.port("a").State == api.StateDown })
+	if p := d.port("a"); !strings.Contains(p.Reason, "no such namespace") || p.RxFrames != 1 {
+		t.Errorf("%+v", p)
+	}
+	if p := d.port("b"); p.State != api.StateUp {
+		t.Errorf("%+v", p)
+	}
+	var fdb []api.Entry
+	d.must("GET", api.PathFDB, nil, &fdb)
+	if len(fdb) != 0 {
+		t.Errorf("entries stay: %v", fdb)
+	}
+	d.h.set(func() { d.h.namespaces["/run/netns/a"] = true })
+	await(t, "up", func() bool { return d.port("a").State == api.StateUp })
+	if p := d.port("a"); p.RxFrames != 1 {
+		t.Errorf("counts were lost: %+v", p)
+	}
+	d.h.device(linkA).mem.Inject(0, mem.Frame{Data: frame(0xff, 1)})
+	await(t, "frames again", func() bool { return d.port("a").RxFrames == 2 })
+	var kinds []string
+	for _, e := range d.events.kept() {
+		if e.Object == "port a" {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	if !slices.Equal(kinds, []string{eventPortAdded, eventPortDown, eventPortUp}) {
+		t.Errorf("events %v", kinds)
+	}
+	// A port that is down can be removed.
+	d.h.set(func() { delete(d.h.namespaces, "/run/netns/a") })
+	d.h.poke()
+	await(t, "down again", func() bool { return d.port("a").State == api.StateDown })
+	d.must("DELETE", api.PathPorts+"/a", nil, nil)
+	if d.h.device(linkA) != nil {
+		t.Error("its interface is left")
+	}
 }
