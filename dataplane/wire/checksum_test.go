@@ -106,6 +106,11 @@ func TestGenericSums(t *testing.T) {
 		if got := Fold(sumTail(nil, copySumBlocksGeneric(dst, src))); got != want || !bytes.Equal(dst, src) {
 			t.Fatalf("copy of %d bytes %#04x, want %#04x", n, got, want)
 		}
+		onto := append(make([]byte, r.IntN(100)), src...) // Itself, from behind.
+		from := onto[len(onto)-n:]
+		if got := Fold(sumTail(nil, copySumBlocksGeneric(onto, from))); got != want || !bytes.Equal(onto[:n], src) {
+			t.Fatalf("copy of %d bytes, %d forward: %#04x, want %#04x", n, len(onto)-n, got, want)
+		}
 	}
 }
 
@@ -222,6 +227,20 @@ func BenchmarkCopySum(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				sink += CopySum(to, data, 0)
+			}
+		})
+	}
+}
+
+// BenchmarkGenericCopySum: what other processors run.
+func BenchmarkGenericCopySum(b *testing.B) {
+	for _, n := range []int{64, 1408, 65472} {
+		data, to := make([]byte, n), make([]byte, n)
+		b.Run(strconv.Itoa(n)+"B", func(b *testing.B) {
+			b.SetBytes(int64(n))
+			b.ReportAllocs()
+			for b.Loop() {
+				sink += uint32(copySumBlocksGeneric(to, data))
 			}
 		})
 	}
