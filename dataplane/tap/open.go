@@ -63,8 +63,10 @@ var (
 // namespace.
 //
 // It returns ErrTaken or ErrHeld, wrapped with the particulars, for a name that
-// isn't free. On failure nothing stays open, and a device that Open made is
-// gone again, unless another process has attached to it meanwhile.
+// isn't free. With Rings it waits up to 0.3 s before it says ErrHeld, once: the
+// other process may just have been killed. On failure nothing stays open, and a
+// device that Open made is gone again, unless another process has attached to it
+// meanwhile.
 func Open(c Config) (*Port, error) {
 	p, err := open(c)
 	if err != nil {
@@ -72,14 +74,6 @@ func Open(c Config) (*Port, error) {
 	}
 	return p, nil
 }
-
-// A process with rings that was killed lets go of its devices a little after it
-// has ended (io_ring_exit_work, after an RCU grace period), so that Open waits
-// for so long before it says ErrHeld. In milliseconds.
-const (
-	lettingGo     = 300
-	lettingGoStep = 20
-)
 
 func open(c Config) (*Port, error) {
 	n := max(c.Queues, 1)
@@ -93,14 +87,10 @@ func open(c Config) (*Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := find(nl, c.Name)
-	if err == nil {
-		err = found.free()
-	}
-	for wait := 0; errors.Is(err, ErrHeld) && c.Rings != nil && wait < lettingGo; wait += lettingGoStep {
-		_, _ = unix.Poll(nil, lettingGoStep)
-		if found, err = find(nl, c.Name); err == nil {
-			err = found.free()
+	found, err := findFree(nl, c.Name)
+	for errors.Is(err, ErrHeld) && c.Rings.await() {
+		if found, err = findFree(nl, c.Name); err == nil {
+			c.Rings.rewarded()
 		}
 	}
 	if err != nil {
@@ -127,6 +117,15 @@ func open(c Config) (*Port, error) {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// findFree is find, with an error if the name can't be used.
+func findFree(nl *rtnl, name string) (device, error) {
+	d, err := find(nl, name)
+	if err == nil {
+		err = d.free()
+	}
+	return d, err
 }
 
 // checkName refuses what the kernel would, and a template for a name (%d).

@@ -214,6 +214,35 @@ func TestRingLetsGoOfTheDevice(t *testing.T) {
 	}
 }
 
+// TestHeldIsWaitedForOnce: daemons try a TAP that somebody holds again and again,
+// and nothing else goes on meanwhile.
+func TestHeldIsWaitedForOnce(t *testing.T) {
+	l := lab.New(t)
+	ns := quiet(l, "a")
+	rings := newRings(l, 2)
+	proc := startHolder(l, ns, "t0"+ringed)
+	held := Config{Name: "t0", Queues: 2, Rings: rings}
+	for range 3 {
+		if err := openErr(l, ns, held); !errors.Is(err, ErrHeld) {
+			t.Fatalf("Open of a TAP that another process holds: %v, want ErrHeld", err)
+		}
+		if rings.waited != lettingGo {
+			t.Errorf("waited for %d ms in all, want %d", rings.waited, lettingGo)
+		}
+	}
+	proc.Kill()
+	<-proc.Exited()
+	l.Eventually(patience, "the killed process's TAP is taken over", func() error {
+		return ns.Do(func() error {
+			p, err := Open(held)
+			if err == nil {
+				err = p.Close()
+			}
+			return err
+		})
+	})
+}
+
 // A number is nobody else's before every ring has let go of it: the next port
 // would lose its descriptor.
 func TestRingsGiveANumberOnceItIsFree(t *testing.T) {

@@ -61,6 +61,43 @@ type Rings struct {
 
 	mu    sync.Mutex               // Guards what follows.
 	taken [dataplane.MaxPorts]bool // Which numbers of files ports have.
+	// waited is how many ms Open has waited in vain for devices to be let go of,
+	// by all ports together: one that somebody really holds is tried again and
+	// again, and must not hold up its caller each time.
+	waited int
+}
+
+// A process with rings that was killed lets go of its devices a little after it
+// has ended (io_ring_exit_work, after an RCU grace period): of all of them at
+// once. Open waits for so long. In milliseconds.
+const (
+	lettingGo     = 300
+	lettingGoStep = 20
+)
+
+// await waits a moment for a killed process to let go of its devices. It returns
+// false, at once, if that has been waited for long enough.
+func (s *Rings) await() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	more := s.waited < lettingGo
+	if more {
+		s.waited += lettingGoStep
+	}
+	s.mu.Unlock()
+	if more {
+		_, _ = unix.Poll(nil, lettingGoStep)
+	}
+	return more
+}
+
+// rewarded notes that a device was let go of: it is worth waiting for the next.
+func (s *Rings) rewarded() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waited = 0
 }
 
 // NewRings makes the rings of 1 to dataplane.MaxWorkers workers: some pages of
