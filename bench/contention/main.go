@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -133,7 +134,7 @@ func (r *Result) count(ctx context.Context, names []string) error {
 
 // simulate draws the curves of what was measured: of NAT in all batches, of what
 // shares nothing in one, without system calls and, where their cost is known,
-// with those of TAP to TAP.
+// with those of TAP to TAP; then also of a lock for which nobody sleeps.
 func (r *Result) simulate() {
 	for _, c := range r.Costs {
 		m := Model{Private: c.batch() - c.hold(), Stages: 8, Hold: c.hold(), Handover: r.Handover}
@@ -145,7 +146,12 @@ func (r *Result) simulate() {
 		r.Curves = append(r.Curves, curve(name, m, c.Frames))
 		if io := around(c.Frames); io > 0 && c.Path != pathVXLAN {
 			m.Private += io
-			r.Curves = append(r.Curves, curve(name+", system calls", m, c.Frames))
+			name += ", system calls"
+			r.Curves = append(r.Curves, curve(name, m, c.Frames))
+			if m.Hold > 0 {
+				m.Handover.Looks = math.MaxInt
+				r.Curves = append(r.Curves, curve(name+", nobody sleeps", m, c.Frames))
+			}
 		}
 	}
 }

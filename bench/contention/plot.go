@@ -19,12 +19,13 @@ type Curve struct {
 // workerCounts is for how many workers the simulation is run.
 var workerCounts = []int{1, 2, 4, 8, 12, 16, 24, 32, 48, 64}
 
-// colors are Okabe and Ito's, told apart also by who doesn't see colours well.
-var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442"}
+// colors are Okabe and Ito's, told apart also by who doesn't see colours well, and
+// two greys.
+var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442", "#777777", "#bbbbbb"}
 
 // plot draws speed-up against workers, each curve against its own first point.
 func plot(curves []Curve, title string) string {
-	const left, top, size, legend = 56, 40, 420, 330
+	const left, top, size, legend = 56, 40, 420, 390
 	x := func(workers float64) float64 { return left + math.Log2(workers)/6*size }
 	y := func(up float64) float64 { return top + size - math.Log2(max(up, 1))/6*size }
 	var b strings.Builder

@@ -55,7 +55,8 @@ const (
 	asks    = iota // A worker has done its own work.
 	looks          // It looks again whether the lock is free.
 	wakes          // It has slept.
-	unlocks        // It has done what the lock is for.
+	unlocks        // It has done what the lock is for,
+	frees          // and the lock is free.
 )
 
 type event struct {
@@ -170,12 +171,13 @@ func (s *simulation) happen(e event) {
 		l.waking = false
 		s.try(w, l)
 	case unlocks:
+		back := 0.0
 		if l.seen { // The lock's line has to come back.
-			l.seen = false
-			s.held += s.Handover.Transfer
-			s.add(s.Handover.Transfer, unlocks, w)
-			return
+			back = s.Handover.Transfer
 		}
+		s.held += back
+		s.add(back, frees, w)
+	case frees:
 		s.done++
 		l.taken = false
 		s.add(s.private(), asks, w)
@@ -208,7 +210,7 @@ func (s *simulation) take(w int, l *lock) {
 	if l.owner != w && l.owner >= 0 {
 		hold += s.Handover.Lines * s.Handover.Transfer
 	}
-	l.taken, l.owner, s.looked[w] = true, w, 0
+	l.taken, l.seen, l.owner, s.looked[w] = true, false, w, 0
 	s.waited += s.now - s.asked[w]
 	s.held += hold
 	s.add(hold, unlocks, w)

@@ -125,7 +125,7 @@ func TestTheReportHasEveryCurve(t *testing.T) {
 	var table bytes.Buffer
 	r.write(&table)
 	drawn := plot(r.Curves, "a title")
-	if len(r.Curves) != 2+4+1 {
+	if len(r.Curves) != 2+6+1 {
 		t.Errorf("%d curves", len(r.Curves))
 	}
 	for _, c := range r.Curves {
