@@ -45,7 +45,7 @@ func TestResidentGrowsWithWhatIsTouched(t *testing.T) {
 	}
 	grown := Resident(t) - before
 	runtime.KeepAlive(b)
-	if grown < size*3/4 || grown > size*2 {
+	if grown < size*3/4 || grown > size*4 { // The race detector's own memory is in it.
 		t.Errorf("%d bytes touched are %.0f resident", size, grown)
 	}
 }
