@@ -3,17 +3,13 @@ package packet
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"heddle/bench/lab"
 	"heddle/dataplane"
 	"heddle/dataplane/wire"
 )
@@ -21,11 +17,11 @@ import (
 // patience is how long a test waits for something that takes microseconds.
 const patience = 5 * time.Second
 
-var nsCount atomic.Int32
-
 // netns is a network namespace of a test's own.
 type netns struct {
 	tb   testing.TB
+	lab  *lab.T
+	ns   *lab.NetNS
 	name string
 }
 
@@ -33,44 +29,28 @@ type netns struct {
 // no neighbour discovery, on interfaces made later.
 func newNetNS(tb testing.TB) netns {
 	tb.Helper()
-	n := netns{tb, fmt.Sprintf("hdpkt%d-%d", os.Getpid(), nsCount.Add(1))}
-	run(tb, "ip", "netns", "add", n.name)
-	tb.Cleanup(func() { run(tb, "ip", "netns", "del", n.name) })
-	n.exec("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
-	return n
+	l := lab.New(tb)
+	ns := l.NewNetNS("packet")
+	l.NoError(ns.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"))
+	return netns{tb, l, ns, ns.Name}
 }
 
-// exec runs a program in the namespace.
+// exec runs a program in the namespace and returns what it prints.
 func (n netns) exec(args ...string) string {
 	n.tb.Helper()
-	return run(n.tb, "ip", append([]string{"netns", "exec", n.name}, args...)...)
+	return n.lab.Run(n.ns, args...)
 }
 
 // ip runs ip(8) in the namespace with the words of args.
 func (n netns) ip(args string) string {
 	n.tb.Helper()
-	return run(n.tb, "ip", append([]string{"-n", n.name}, strings.Fields(args)...)...)
+	return n.exec(append([]string{"ip"}, strings.Fields(args)...)...)
 }
 
 // do runs f on a thread in the namespace.
 func (n netns) do(f func()) {
 	n.tb.Helper()
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread() // Never unlocked: the thread ends with the goroutine.
-		ns, err := os.Open("/run/netns/" + n.name)
-		if err == nil {
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-			_ = ns.Close()
-		}
-		if err == nil {
-			f()
-		}
-		errs <- err
-	}()
-	if err := <-errs; err != nil {
-		n.tb.Fatalf("enter namespace %s: %v", n.name, err)
-	}
+	n.lab.NoError(n.ns.Do(func() error { f(); return nil }))
 }
 
 // open opens a port in the namespace and closes it when the test ends.
@@ -84,15 +64,6 @@ func (n netns) open(c Config) *Port {
 	}
 	n.tb.Cleanup(func() { must(n.tb, p.Close()) })
 	return p
-}
-
-func run(tb testing.TB, name string, args ...string) string {
-	tb.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		tb.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }
 
 // cable is a veth pair: a port on one end, a plain socket on the other.

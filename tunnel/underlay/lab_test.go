@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"heddle/bench/lab"
 	"heddle/dataplane"
 )
 
@@ -24,54 +21,37 @@ const patience = 5 * time.Second
 // port is where the underlays of tests receive.
 const port = 4789
 
-var nsCount atomic.Int32
-
 // netns is a network namespace of a test's own.
 type netns struct {
 	tb   testing.TB
+	lab  *lab.T
+	ns   *lab.NetNS
 	name string
 }
 
 func newNetNS(tb testing.TB) netns {
 	tb.Helper()
-	n := netns{tb, fmt.Sprintf("hdu%d-%d", os.Getpid(), nsCount.Add(1))}
-	run(tb, "ip", "netns", "add", n.name)
-	tb.Cleanup(func() { run(tb, "ip", "netns", "del", n.name) })
-	n.ip("link set lo up")
-	return n
+	l := lab.New(tb)
+	ns := l.NewNetNS("underlay")
+	return netns{tb, l, ns, ns.Name}
 }
 
 // exec runs a program in the namespace, its name and arguments being the words of args.
-func (n netns) exec(args string) string {
+func (n netns) exec(args string) {
 	n.tb.Helper()
-	return run(n.tb, "ip", append([]string{"netns", "exec", n.name}, strings.Fields(args)...)...)
+	n.lab.Run(n.ns, strings.Fields(args)...)
 }
 
 // ip runs ip(8) in the namespace with the words of args.
-func (n netns) ip(args string) string {
+func (n netns) ip(args string) {
 	n.tb.Helper()
-	return run(n.tb, "ip", append([]string{"-n", n.name}, strings.Fields(args)...)...)
+	n.exec("ip " + args)
 }
 
 // do runs f on a thread in the namespace.
 func (n netns) do(f func()) {
 	n.tb.Helper()
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread() // Never unlocked: the thread ends with the goroutine.
-		ns, err := os.Open("/run/netns/" + n.name)
-		if err == nil {
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-			_ = ns.Close()
-		}
-		if err == nil {
-			f()
-		}
-		errs <- err
-	}()
-	if err := <-errs; err != nil {
-		n.tb.Fatalf("enter namespace %s: %v", n.name, err)
-	}
+	n.lab.NoError(n.ns.Do(func() error { f(); return nil }))
 }
 
 // tryOpen opens an underlay in the namespace, and closes it when the test ends.
@@ -89,15 +69,6 @@ func (n netns) open(c Config) *Underlay {
 	u, err := n.tryOpen(c)
 	must(n.tb, err)
 	return u
-}
-
-func run(tb testing.TB, name string, args ...string) string {
-	tb.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		tb.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }
 
 func must(tb testing.TB, err error) {
