@@ -88,9 +88,16 @@ func run(ctx context.Context, out string, rounds int, d time.Duration, count boo
 	}
 	for i := range rounds {
 		r.Rounds = append(r.Rounds, handover(d/4))
+		alone := map[int]*Cost{} // The switch's, by frames.
 		for _, c := range r.Costs {
 			if err := c.round(i, d); err != nil {
 				return err
+			}
+			switch c.Path {
+			case pathSwitch:
+				alone[c.Frames] = c
+			case pathNAT:
+				c.against(alone[c.Frames])
 			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)

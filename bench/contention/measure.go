@@ -22,8 +22,8 @@ type Cost struct {
 	// One and Two are frames a second of one and of two workers.
 	One []float64 `json:"one_frames_per_second"`
 	Two []float64 `json:"two_frames_per_second"`
-	// Locked is for how many nanoseconds of a batch NAT's lock is held; empty
-	// where there is none.
+	// Locked is for how many nanoseconds of a batch NAT's lock is held: what a batch
+	// takes longer than by the switch alone in that round. Empty where there is none.
 	Locked []float64 `json:"locked_ns"`
 	// Simulated is Two as the simulation has it.
 	Simulated float64 `json:"simulated_two_frames_per_second"`
@@ -69,38 +69,14 @@ func (c *Cost) round(number int, d time.Duration) error {
 			c.Two = append(c.Two, rate)
 		}
 	}
-	p, err := newPath(c.Path, 1, c.Frames)
-	if err != nil || p.gate == nil {
-		return err
-	}
-	p.push(0) // The first makes connections.
-	// What the gateway does beside holding the lock is to push to the exit.
-	c.Locked = append(c.Locked, max(0, perCall(d, p.pushGate)-perCall(d, p.pushExit)))
 	return nil
 }
 
-// cpuTime is the calling thread's CPU time (CLOCK_THREAD_CPUTIME_ID): what
-// other processes on the machine take isn't in it.
-func cpuTime() time.Duration {
-	var ts syscall.Timespec
-	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 3, uintptr(unsafe.Pointer(&ts)), 0)
-	return time.Duration(ts.Nano())
-}
-
-// perCall is the CPU time in nanoseconds that a call of f for worker 0 takes, of
-// calls for d.
-func perCall(d time.Duration, f func(worker int)) float64 {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	const chunk = 256
-	n, begin := 0, cpuTime()
-	for cpuTime()-begin < d {
-		for range chunk {
-			f(0)
-		}
-		n += chunk
-	}
-	return float64(cpuTime()-begin) / float64(n)
+// against enters the last round of the switch alone: all that NAT adds to it, but
+// for a few nanoseconds a batch, it does under its lock.
+func (c *Cost) against(alone *Cost) {
+	last := len(c.One) - 1
+	c.Locked = append(c.Locked, max(0, float64(c.Frames)*1e9*(1/c.One[last]-1/alone.One[last])))
 }
 
 // together is frames a second that workers push at the same time for d, each

@@ -39,12 +39,8 @@ type path struct {
 	// inside is the container's port of each worker.
 	inside []*mem.Port
 	net    *vswitch.Network
-	// gate is what takes a batch under NAT's lock; nil where there is none.
-	gate *nat.Gateway
-	// exit is the port that the switch or the NAT sends to, out counts what got
-	// through.
-	exit *mem.Port
-	out  *dataplane.Counters
+	// out counts what got through.
+	out *dataplane.Counters
 	// roots are the objects that workers share, by name.
 	roots map[string]any
 
@@ -84,7 +80,7 @@ func newPath(name string, workers, frames int) (*path, error) {
 // that they go to.
 func (p *path) attachExit(name string) (wire.MAC, error) {
 	sink := mem.NewLoop(mem.Config{Workers: p.workers}, mem.Frame{Data: make([]byte, 64)})
-	p.roots["egress"], p.exit, p.out = sink, sink, sink.Counters()
+	p.roots["egress"], p.out = sink, sink.Counters()
 	switch name {
 	case pathSwitch:
 		return farMAC, errors.Join(p.net.Attach(2, sink, vswitch.PortConfig{}), p.net.AddStatic(farMAC, 2))
@@ -102,7 +98,7 @@ func (p *path) translate(sink *mem.Port) error {
 		return err
 	}
 	p.roots["nat"] = n
-	p.gate, err = n.AddGateway(nat.GatewayConfig{
+	gate, err := n.AddGateway(nat.GatewayConfig{
 		Name: "net", MAC: gateMAC, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/15")}, MTU: 1500, Network: p.net, Port: 2,
 	})
 	if err != nil {
@@ -115,11 +111,11 @@ func (p *path) translate(sink *mem.Port) error {
 	if err != nil {
 		return err
 	}
-	p.roots["gateway"], p.roots["uplink"] = p.gate, up
-	_, err = n.AddMasquerade(nat.MasqueradeConfig{Gateway: p.gate, Uplink: up})
+	p.roots["gateway"], p.roots["uplink"] = gate, up
+	_, err = n.AddMasquerade(nat.MasqueradeConfig{Gateway: gate, Uplink: up})
 	return errors.Join(err,
 		up.SetNeighbour(netip.MustParseAddr("192.0.2.1"), routerMAC),
-		p.net.Attach(2, p.gate, vswitch.PortConfig{Role: vswitch.Gateway}),
+		p.net.Attach(2, gate, vswitch.PortConfig{Role: vswitch.Gateway}),
 		p.net.AddStatic(gateMAC, 2))
 }
 
@@ -156,23 +152,6 @@ func (p *path) push(w int) {
 	b.In = dataplane.PortID(100 + w)
 	p.inside[w].Pull(b)
 	p.net.Push(b)
-}
-
-// pushGate sends a worker's batch through the NAT only.
-func (p *path) pushGate(w int) {
-	b := p.batches[w]
-	b.Reset()
-	b.In = dataplane.PortID(100 + w)
-	p.inside[w].Pull(b)
-	p.gate.Push(b)
-}
-
-// pushExit sends a worker's batch to where the NAT sends it.
-func (p *path) pushExit(w int) {
-	b := p.batches[w]
-	b.Reset()
-	p.inside[w].Pull(b)
-	p.exit.Push(b)
 }
 
 // carried returns an error unless the frames of so many batches got through.

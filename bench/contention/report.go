@@ -24,7 +24,7 @@ func (r *Result) write(w *bytes.Buffer) {
 		r.CPUs, r.Started.UTC().Format("2006-01-02 15:04 UTC"), len(r.Costs[0].One), r.Seconds)
 	p("## Measured, and simulated for two workers\n\n")
 	p("Frames of 64 B over ports in memory, no system calls. In each round one worker and two are measured in turns; " +
-		"the ratio is of a round.\n\n")
+		"the ratio is of a round. Under NAT's lock is what NAT adds to the switch alone in a round.\n\n")
 	p("| path | frames a batch | instructions a frame | ns a frame | of these under NAT's lock | 1 worker, Mpps | 2 workers, Mpps | ratio | 2 workers, simulated | simulated to measured |\n" +
 		"|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, c := range r.Costs {

@@ -101,12 +101,21 @@ func TestPathsCarryFrames(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if len(c.One) != 2 || len(c.Two) != 2 || c.batch() <= 0 || (c.hold() > 0) != (name == pathNAT) || c.hold() > c.batch() {
+		if len(c.One) != 2 || len(c.Two) != 2 || c.batch() <= 0 || c.hold() != 0 {
 			t.Errorf("measured %+v", c)
 		}
 	}
 	if _, err := newPath("none", 1, 1); err == nil {
 		t.Error("made a path that there isn't")
+	}
+}
+
+func TestLockedIsWhatNATAdds(t *testing.T) {
+	alone := &Cost{Path: pathSwitch, Frames: 8, One: []float64{1e6, 2e6}}
+	c := &Cost{Path: pathNAT, Frames: 8, One: []float64{0.8e6, 1e6}}
+	c.against(alone)
+	if got, want := c.Locked, []float64{4000}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v ns a batch, want %v", got, want)
 	}
 }
 
