@@ -44,7 +44,7 @@ const (
 
 // What swd takes of a flood at the least, in frames a second, while it leaves the
 // others their shares: a flood that doesn't come through takes nothing from
-// anybody. On two idle cores it takes three to seven times as much, and at least
+// anybody. On two cores it takes three to seven times as much, and at least
 // twice as much beside four programs that want them too.
 const (
 	leastTaken   = 50_000
