@@ -97,7 +97,7 @@ type NAT struct {
 
 	// mu guards all that follows. A worker holds it while it translates a
 	// batch, control code for a few microseconds at a time.
-	mu          sync.Mutex
+	mu          dataplane.Mutex
 	generation  uint32 // Counts changes of links and neighbours; see flow.
 	table       table
 	fragments   fragments

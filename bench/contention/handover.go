@@ -5,21 +5,20 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"heddle/dataplane"
 )
 
 // handover measures what it takes a lock to go from one CPU to another, but for
 // the lines that come with it.
 func handover(d time.Duration) Handover {
-	const (
-		long  = 100 * time.Microsecond // Nobody looks for so long.
-		looks = 4                      // active_spin in Go's runtime/lock_spinbit.go.
-	)
-	h := Handover{Transfer: transfer(d), Looks: looks, Wake: float64(late(long))}
+	const long = 200 * time.Microsecond // Nobody looks for so long.
+	h := Handover{Transfer: transfer(d), Looks: dataplane.MutexLooks, Wake: float64(late(long))}
 	hold := 400 * time.Nanosecond
 	for hold < long && float64(late(hold)) < h.Wake/2 {
 		hold += hold / 16
 	}
-	h.Look = float64(hold) / looks
+	h.Look = float64(hold) / dataplane.MutexLooks
 	return h
 }
 
@@ -39,12 +38,12 @@ func medianOf(all []Handover) Handover {
 	}
 }
 
-// late is how long after a sync.Mutex became free one has it who began to wait
+// late is how long after a dataplane.Mutex became free one has it who began to wait
 // when it had still been held for some time.
 func late(hold time.Duration) time.Duration {
 	const times = 51
 	var all [times]float64
-	var mu sync.Mutex
+	var mu dataplane.Mutex
 	var freed time.Time // Guarded by mu.
 	var turn atomic.Int64
 	var both sync.WaitGroup

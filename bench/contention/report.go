@@ -76,7 +76,7 @@ func (r *Result) writeSources(w *bytes.Buffer) {
 		"is measured and counted: the ratios of two workers, no shared line, and a test that no two workers' memory lies in one line (layout_test.go).\n")
 	p("- Cache lines that come with NAT's lock from another worker: %.0f, %s, at %.0f ns each, measured between two CPUs here. "+
 		"Another machine's may take less or, between sockets, more.\n", h.Lines, counted, h.Transfer)
-	p("- Who waits looks %d times, every %.0f ns, and who slept is back %.1f µs after the lock became free: a sync.Mutex between two CPUs, measured here.\n",
+	p("- Who waits looks %d times, every %.0f ns, and who slept is back %.1f µs after the lock became free: a dataplane.Mutex between two CPUs, measured here.\n",
 		h.Looks, h.Look, h.Wake/1e3)
 	p("- With system calls: those of TAP to TAP, %.2f µs a frame in batches of 64 and %.2f for one that comes alone, measured on a running swd "+
 		"(docs/PERFORMANCE.md: 60 bytes, TAP to TAP; Workers). Batches of 8 and the tunnel's socket were not measured, and have no such curve.\n",

@@ -12,7 +12,7 @@ import (
 // Hold, and begins again. Private varies as the sum of Stages exponential times,
 // Hold is constant: the same work on the same number of frames. A lock, and what
 // it guards, that another worker had last takes the time of its cache lines more.
-// Who finds the lock taken does as sync.Mutex does: looks again a few times, which
+// Who finds the lock taken does as dataplane.Mutex does: looks again for a while, which
 // takes the lock's line from who holds it, and then sleeps. Whoever unlocks wakes
 // the one that has slept longest, unless somebody is looking or on its way; it is
 // there after Wake, may find that somebody else was faster, and looks again. The
