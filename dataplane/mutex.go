@@ -3,11 +3,11 @@ package dataplane
 import "sync"
 
 // MutexLooks is how often Mutex.Lock looks whether a mutex is free before it
-// sleeps: some 15 to 30 µs, in which a worker does several batches of what workers
+// sleeps: some 20 to 40 µs, in which a worker does several batches of what workers
 // share a lock for.
 const MutexLooks = 100
 
-// mutexPause is the loop's turns between two looks: 0.2 µs. A look reads the
+// mutexPause is the loop's turns between two looks: 0.2 to 0.4 µs. A look reads the
 // mutex's cache line, which its owner then has to get back.
 const mutexPause = 500
 

@@ -47,7 +47,7 @@ func TestMutexSleeps(t *testing.T) {
 	select {
 	case <-got:
 		t.Fatal("a mutex that is held was taken")
-	case <-time.After(20 * time.Millisecond): // A thousand times what it looks for.
+	case <-time.After(20 * time.Millisecond): // Hundreds of times what it looks for.
 	}
 	m.Unlock()
 	select {

@@ -37,16 +37,17 @@
 // Batch, several at the same time. A worker holds NAT.mu once for a batch, while
 // it translates and not while it pushes: 10 ns for up to 64 frames when it is
 // free. With more than one worker they wait for each other for as long as a
-// batch's translation takes, 3 µs for 64 frames, of which the system calls that
-// bring and take them are ten times as long and more. What that costs, in ns of
-// CPU time a frame (BenchmarkWorkers, 64 B, the least of five runs on a busy
-// 2-core machine), by the time that a worker has other work between batches:
+// batch's translation takes, 3 µs for 64 frames; the system calls that bring
+// and take them are fifty times as long. What that costs, in ns of CPU time a
+// frame (BenchmarkWorkers, 64 B, the least of four runs), by the time that a
+// worker has other work between batches:
 //
-//	             nothing   20 µs   100 µs, as with system calls
-//	1 worker     60        67      76
-//	2 workers    56        86      98
+//	             nothing   20 µs   100 µs
+//	1 worker     75        79      90
+//	2 workers    90        96      94
 //
-// That is 5% of a frame's whole way with 20 µs and 1.5% with 100. To keep the
+// That is 0.6% of a frame's whole way. bench/contention has what it is with more
+// of them. To keep the
 // connections of each worker apart instead, with ports that name their owner,
 // would save it and cost a copy and a wake-up for each frame that comes in by
 // another worker's queue than it went out by: for a super-frame more than its

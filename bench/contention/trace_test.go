@@ -68,7 +68,7 @@ func TestRegionsAreNamed(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"switch.fdb.mu", "switch.fdb.cells[…]", "switch.workers[1].depth", "nat.mu", "nat.table.conns[…]", "egress.counters.perWorker[0].tally.txFrames",
+		"switch.fdb.mu", "switch.fdb.cells[…]", "switch.workers[1].depth", "nat.mu.mu", "nat.table.conns[…]", "egress.counters.perWorker[0].tally.txFrames",
 	} {
 		if !found[name] {
 			t.Errorf("no region %s", name)
