@@ -6,14 +6,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
+	"heddle/bench/lab"
 	"heddle/dataplane"
 )
 
@@ -29,7 +31,7 @@ func do() error {
 	seconds := flag.Float64("seconds", 0.2, "how long one measurement takes")
 	rounds := flag.Int("rounds", 15, "how often each is repeated, at least 1")
 	count := flag.Bool("count", true, "count the shared cache lines too, which takes minutes")
-	lines := flag.String("lines", "", "count the shared cache lines of a `path`, or of all, and nothing else")
+	lines := flag.String("lines", "", "count the shared cache lines of a `path`, and nothing else: all, "+strings.Join(pathNames, ", "))
 	traced := flag.String("traced", "", "push batches of this `path` and tell where things are, for the trace")
 	frames := flag.Int("frames", dataplane.BatchSize, "frames in a batch, with --traced")
 	flag.Parse()
@@ -59,7 +61,8 @@ func do() error {
 // Result is a whole run.
 type Result struct {
 	Started  time.Time          `json:"started"`
-	CPUs     int                `json:"cpus"`
+	Machine  lab.Machine        `json:"machine"`
+	Command  []string           `json:"command"`
 	Seconds  float64            `json:"seconds"`  // Of one measurement.
 	Handover Handover           `json:"handover"` // The median of Rounds.
 	Rounds   []Handover         `json:"handovers"`
@@ -76,11 +79,14 @@ const (
 	// simulated is how many batches a simulation lasts, seed its seed.
 	simulated = 50_000
 	seed      = 1
+	// stages has a batch's own time vary by a third of itself, so that workers
+	// don't march in step.
+	stages = 8
 )
 
 // run measures, simulates and reports.
 func run(ctx context.Context, out string, rounds int, d time.Duration, count bool) error {
-	r := &Result{Started: time.Now(), CPUs: runtime.NumCPU(), Seconds: d.Seconds(), Traced: map[string]*Traced{}}
+	r := &Result{Started: time.Now(), Machine: lab.ThisMachine(ctx), Command: os.Args[1:], Seconds: d.Seconds(), Traced: map[string]*Traced{}}
 	for _, name := range pathNames {
 		for _, frames := range []int{1, 8, dataplane.BatchSize} {
 			r.Costs = append(r.Costs, &Cost{Path: name, Frames: frames})
@@ -141,10 +147,10 @@ func (r *Result) count(ctx context.Context, names []string) error {
 
 // simulate draws the curves of what was measured: of NAT in all batches, of what
 // shares nothing in one, without system calls and, where their cost is known,
-// with those of TAP to TAP; then also of a lock for which nobody sleeps.
+// with those of TAP to TAP; then also with cache lines as slow as in the slowest round.
 func (r *Result) simulate() {
 	for _, c := range r.Costs {
-		m := Model{Private: c.batch() - c.hold(), Stages: 8, Hold: c.hold(), Handover: r.Handover}
+		m := Model{Private: c.batch() - c.hold(), Stages: stages, Hold: c.hold(), Handover: r.Handover}
 		c.Simulated = m.Simulate(2, simulated, seed).PerSecond * float64(c.Frames)
 		if m.Hold == 0 && c.Frames != dataplane.BatchSize {
 			continue
@@ -156,11 +162,19 @@ func (r *Result) simulate() {
 			name += ", system calls"
 			r.Curves = append(r.Curves, curve(name, m, c.Frames))
 			if m.Hold > 0 {
-				m.Handover.Looks = math.MaxInt
-				r.Curves = append(r.Curves, curve(name+", nobody sleeps", m, c.Frames))
+				m.Handover.Transfer = slices.Max(r.transfers())
+				r.Curves = append(r.Curves, curve(name+", slow lines", m, c.Frames))
 			}
 		}
 	}
+}
+
+// transfers are what a cache line took in each round.
+func (r *Result) transfers() (all []float64) {
+	for _, h := range r.Rounds {
+		all = append(all, h.Transfer)
+	}
+	return all
 }
 
 // curve simulates each number of workers.

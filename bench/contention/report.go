@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"heddle/dataplane"
 )
@@ -20,8 +21,8 @@ func spread(format string, values []float64, unit float64) string {
 // write prints the tables in Markdown.
 func (r *Result) write(w *bytes.Buffer) {
 	p := func(format string, args ...any) { fmt.Fprintf(w, format, args...) }
-	p("%d CPUs, %s. Medians of %d rounds of %v s, in brackets the least and the most.\n\n",
-		r.CPUs, r.Started.UTC().Format("2006-01-02 15:04 UTC"), len(r.Costs[0].One), r.Seconds)
+	p("%v. `go run ./bench/contention %s`, %s. Medians of %d rounds of %v s, in brackets the least and the most.\n\n",
+		r.Machine, strings.Join(r.Command, " "), r.Started.UTC().Format("2006-01-02 15:04 UTC"), len(r.Costs[0].One), r.Seconds)
 	p("## Measured, and simulated for two workers\n\n")
 	p("Frames of 64 B over ports in memory, no system calls. In each round one worker and two are measured in turns; " +
 		"the ratio is of a round. Under NAT's lock is what NAT adds to the switch alone in a round.\n\n")
@@ -74,12 +75,12 @@ func (r *Result) writeSources(w *bytes.Buffer) {
 	}
 	p("\n- The switch's and VXLAN's curves are straight by construction: nothing is shared in their model. What speaks for that " +
 		"is measured and counted: the ratios of two workers, no shared line, and a test that no two workers' memory lies in one line (layout_test.go).\n")
-	p("- Cache lines that come with NAT's lock from another worker: %.0f, %s, at %.0f ns each, measured between two CPUs here. "+
-		"Another machine's may take less or, between sockets, more.\n", h.Lines, counted, h.Transfer)
+	p("- Cache lines that come with NAT's lock from another worker: %.0f, %s, at %s ns each, measured between two CPUs here; curves of slow lines have the most. "+
+		"Another machine's may take less or, between sockets, more.\n", h.Lines, counted, spread("%.0f", r.transfers(), 1))
 	p("- Who waits looks %d times, every %.0f ns, and who slept is back %.1f µs after the lock became free: a dataplane.Mutex between two CPUs, measured here.\n",
 		h.Looks, h.Look, h.Wake/1e3)
 	p("- With system calls: those of TAP to TAP, %.2f µs a frame in batches of 64 and %.2f for one that comes alone, measured on a running swd "+
-		"(docs/PERFORMANCE.md: 60 bytes, TAP to TAP; Workers). Batches of 8 and the tunnel's socket were not measured, and have no such curve.\n",
+		"(docs/PERFORMANCE.md: 60 bytes, TAP to TAP; Workers). A frame that comes alone was measured with the worker asleep before most of them: a worker that is always busy would find more of them at once. Batches of 8 and the tunnel's socket were not measured, and have no such curve.\n",
 		around(64)/64/1e3, around(1)/1e3)
 }
 

@@ -186,6 +186,9 @@ func (a *accesses) read(r io.Reader) error {
 	for {
 		b, err := in.ReadSlice('\n')
 		if err == io.EOF {
+			if a.next <= marks {
+				return fmt.Errorf("lackey's trace ends after %d of %d marks", a.next-1, marks)
+			}
 			return nil
 		}
 		if err != nil {

@@ -53,7 +53,7 @@ func made(t *testing.T) *Result {
 	t.Helper()
 	r := &Result{
 		Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		Machine: Machine{CPU: "a <CPU>", Commit: "abc"},
+		Machine: lab.Machine{CPU: "a <CPU>", Commit: "abc"},
 		Options: options{Runs: 2, Seconds: 1, Rows: []string{"tcp-1", "idle"}, Contenders: []string{"bridge", "swd-tap"}},
 		Errors:  []string{},
 	}

@@ -6,21 +6,18 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"heddle/bench/lab"
 )
 
 // Result is everything about a run; as JSON it is what is kept.
 type Result struct {
-	Started  time.Time `json:"started"`
-	Finished time.Time `json:"finished"`
-	Machine  Machine   `json:"machine"`
+	Started  time.Time   `json:"started"`
+	Finished time.Time   `json:"finished"`
+	Machine  lab.Machine `json:"machine"`
 	// Command is how the run was started; with Commit it can be repeated.
 	Command    []string    `json:"command"`
 	Options    options     `json:"options"`
@@ -33,19 +30,6 @@ type Result struct {
 	Limits     []Verdict   `json:"limits"` // Without a Bound.
 	// Errors are measurements that gave no figure, and why.
 	Errors []string `json:"errors"`
-}
-
-// Machine is what the figures depend on.
-type Machine struct {
-	CPU    string `json:"cpu"`
-	CPUs   int    `json:"cpus"`
-	Kernel string `json:"kernel"`
-	Memory uint64 `json:"memory_bytes"`
-	Go     string `json:"go"`
-	Commit string `json:"commit"`
-	// Load is the load average over a minute when the run began: what else the
-	// machine had to do.
-	Load float64 `json:"load"`
 }
 
 // Contender is one path with the commands that build it.
@@ -112,7 +96,7 @@ func newResult(ctx context.Context, opts options) *Result {
 	}
 	return &Result{
 		Started: time.Now().UTC(),
-		Machine: thisMachine(ctx),
+		Machine: lab.ThisMachine(ctx),
 		Command: command,
 		Options: opts,
 		Errors:  []string{},
@@ -186,33 +170,4 @@ func (m *Measured) order() []string {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
 	})
 	return names
-}
-
-func thisMachine(ctx context.Context) Machine {
-	m := Machine{CPU: "unknown", CPUs: runtime.NumCPU(), Go: runtime.Version() + " " + runtime.GOARCH, Commit: "unknown"}
-	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(info)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				m.CPU = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	var s unix.Sysinfo_t
-	if unix.Sysinfo(&s) == nil {
-		m.Memory = s.Totalram * uint64(s.Unit)
-	}
-	if avg, err := os.ReadFile("/proc/loadavg"); err == nil {
-		minute, _, _ := strings.Cut(string(avg), " ")
-		m.Load, _ = strconv.ParseFloat(minute, 64) // 0 where it can't be read.
-	}
-	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12").Output()
-	if err == nil {
-		m.Commit = strings.TrimSpace(string(out))
-	}
-	return m
 }

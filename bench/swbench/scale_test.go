@@ -94,7 +94,7 @@ func TestScaleErrors(t *testing.T) {
 
 // scaled is a result with figures over sizes.
 func scaled() *Result {
-	r := &Result{Machine: Machine{CPU: "a <CPU>", Commit: "abc"}, Options: options{Runs: 5}}
+	r := &Result{Machine: lab.Machine{CPU: "a <CPU>", Commit: "abc"}, Options: options{Runs: 5}}
 	cost := &Curve{Name: "one <flow>", Unit: "ns", Digits: 1, Panel: costPanel, BySize: map[int]*Samples{}}
 	memory := &Curve{Name: "whole process", Unit: "MB", Digits: 0, Panel: memoryPanel, BySize: map[int]*Samples{}}
 	for _, v := range []float64{10, 30, 20} {

@@ -12,7 +12,7 @@ import (
 // writeTable prints the result for a terminal.
 func writeTable(w io.Writer, r *Result) error {
 	m := r.Machine
-	fmt.Fprintf(w, "%s, %d CPUs, Linux %s, %s, commit %s, load %.2f\n", m.CPU, m.CPUs, m.Kernel, m.Go, m.Commit, m.Load)
+	fmt.Fprintln(w, m)
 	fmt.Fprintf(w, "%s, median (least–most) of %d runs of %d s\n\n",
 		r.Started.Format("2006-01-02 15:04 UTC"), r.Options.Runs, r.Options.Seconds)
 	if r.Swd != nil {
