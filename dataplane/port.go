@@ -15,8 +15,8 @@ type Port interface {
 	// none; it never blocks. The frames are valid until the worker's next Pull
 	// from any port. It takes no more than BatchSize frames or about
 	// PullBytes, whichever comes first, so that the frames are still in the
-	// cache when they are pushed; what it reads many at a time may be more by as
-	// many. It counts them as rx; malformed input is
+	// cache when they are pushed; of a read of many frames at once all come, also
+	// beyond PullBytes. It counts them as rx; malformed input is
 	// counted as a drop and left out. It sets b.More where another Pull at
 	// once is worth its cost.
 	Pull(b *Batch)

@@ -27,7 +27,7 @@ const (
 	// longer is no port's fault.
 	maxOwed = 10_000_000
 	// pullsPerRound bounds a round in frames and bytes too, where they cost
-	// next to nothing: 256 frames, or about 512 KB.
+	// next to nothing: 256 frames, or four times about PullBytes.
 	pullsPerRound = 4
 
 	// deadEvents is how many rounds in a row a descriptor may report an error

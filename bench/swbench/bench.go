@@ -224,7 +224,8 @@ func exists(path string) bool {
 }
 
 // rotated returns the paths that a row is measured on in a round. Each round begins
-// with another one, so that none is always the first or always behind the same.
+// with another one, and every second goes backwards, so that none is always the
+// first or always behind the same.
 func (b *bench) rotated(row Row, round int) []*baseline.Path {
 	var on []*baseline.Path
 	for _, p := range b.paths {
@@ -234,6 +235,9 @@ func (b *bench) rotated(row Row, round int) []*baseline.Path {
 	}
 	if len(on) == 0 {
 		return nil
+	}
+	if round%2 == 1 {
+		slices.Reverse(on)
 	}
 	first := round % len(on)
 	return slices.Concat(on[first:], on[:first])

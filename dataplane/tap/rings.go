@@ -176,8 +176,9 @@ func (s *Rings) take(queues []queue) error {
 			q.ring = nil
 		}
 	}
-	s.taken[file] = false
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	s.taken[file] = err != nil
+	return err
 }
 
 // newRing makes a ring that any thread may submit to, one at a time.
