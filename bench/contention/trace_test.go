@@ -49,8 +49,10 @@ func TestSharedLinesOfATrace(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if newAccesses(at).read(strings.NewReader(" S something\n")) == nil {
-		t.Error("a trace that is none was read")
+	for _, bad := range []string{" S something\n", fmt.Sprintf(" S %x,4\n", at)} {
+		if newAccesses(at).read(strings.NewReader(bad)) == nil {
+			t.Errorf("%q was read as a trace", bad)
+		}
 	}
 }
 
@@ -120,7 +122,8 @@ func TestLockedIsWhatNATAdds(t *testing.T) {
 }
 
 func TestTheReportHasEveryCurve(t *testing.T) {
-	r := &Result{Untraced: "in a test", Handover: Handover{Lines: 2, Transfer: 80, Look: 700, Looks: 4, Wake: 9000}}
+	h := Handover{Lines: 2, Transfer: 80, Look: 700, Looks: 4, Wake: 9000}
+	r := &Result{Untraced: "in a test", Handover: h, Rounds: []Handover{h}}
 	for _, name := range pathNames {
 		for _, frames := range []int{1, 64} {
 			c := &Cost{Path: name, Frames: frames, One: []float64{1.2e7, 1e7, 1.1e7}, Two: []float64{2e7, 2.2e7, 2.3e7}}
@@ -143,7 +146,7 @@ func TestTheReportHasEveryCurve(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"| switch | 64 | – | 90.9 | – | 11.0 (10.0–12.0) | 22.0 (20.0–23.0) | 2.09 (1.67–2.20) | 21.9 | 1.00 |", "2, not counted in this run", "at 80 ns", "every 700 ns",
+		"| switch | 64 | – | 90.9 | – | 11.0 (10.0–12.0) | 22.0 (20.0–23.0) | 2.09 (1.67–2.20) | 21.9 | 1.00 |", "2, not counted in this run", "at 80 (80–80) ns", "every 700 ns",
 	} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, table.String())
