@@ -226,20 +226,27 @@ func TestExitCode(t *testing.T) {
 
 // A run that can't take its namespaces away says so.
 func TestLeakIsAnError(t *testing.T) {
-	taken := make(chan error, 1)
+	taken, ended := make(chan error, 1), make(chan struct{})
 	go func() {
-		for range 500 {
+		poll := time.NewTicker(10 * time.Millisecond)
+		defer poll.Stop()
+		for {
 			names, err := filepath.Glob(fmt.Sprintf("/run/netns/%s-%d-*-bridge-b", lab.Prefix, os.Getpid()))
 			if err == nil && len(names) > 0 {
 				// Its name goes, and so lab.Close can't remove it.
 				taken <- netns.DeleteNamed(filepath.Base(names[0]))
 				return
 			}
-			time.Sleep(10 * time.Millisecond)
+			select {
+			case <-poll.C:
+			case <-ended:
+				taken <- errors.New("no namespace came")
+				return
+			}
 		}
-		taken <- errors.New("no namespace came")
 	}()
 	_, err := run(t.Context(), options{Rows: []string{"idle"}, Contenders: []string{"bridge"}, Runs: 1, Seconds: 1}, io.Discard)
+	close(ended)
 	if err == nil || !strings.Contains(err.Error(), "bridge-b") {
 		t.Errorf("a namespace that was not removed: %v", err)
 	}
