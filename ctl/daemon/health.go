@@ -121,11 +121,12 @@ func (d *Daemon) inTurn(from dataplane.PortID) (ports []*port, next dataplane.Po
 
 // lookAt takes a port down whose device fails, and brings it up when that works
 // again. A device that is gone is opened anew by retry. Without an event, that of
-// a port which is up is only looked at if it isn't calm.
+// a port which is up is only looked at if it isn't calm, or waits for its entry in
+// the FDB.
 func (d *Daemon) lookAt(p *port, event bool) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	if d.ids[p.id] != p || p.dev == nil || !event && p.attached && p.dev.calm() {
+	if d.ids[p.id] != p || p.dev == nil || !event && p.attached && !d.localWaits(p) && p.dev.calm() {
 		return
 	}
 	err := p.dev.check()

@@ -37,7 +37,7 @@ func (d *Daemon) setLocal(p *port) {
 		}
 	}
 	k := station{p.spec.Network, want}
-	if want == p.local && (want == 0 || d.locals[k] == p) {
+	if want == p.local && !d.localWaits(p) {
 		return
 	}
 	first := want != p.local
@@ -64,6 +64,12 @@ func (d *Daemon) setLocal(p *port) {
 		d.log.Warn("the address of an interface can't be made its port's", zap.String("port", p.spec.Name),
 			zap.Stringer("mac", want), zap.Error(err))
 	}
+}
+
+// localWaits tells whether something is in the way of the entry that setLocal is to
+// make, which no event tells the end of. The caller holds change.
+func (d *Daemon) localWaits(p *port) bool {
+	return p.local != 0 && d.locals[station{p.spec.Network, p.local}] != p
 }
 
 // clearLocal takes back what setLocal did. The caller holds change.
