@@ -46,13 +46,12 @@
 //	1 worker     75        79      90
 //	2 workers    90        96      94
 //
-// That is 0.6% of a frame's whole way. bench/contention has what it is with more
-// of them. To keep the
-// connections of each worker apart instead, with ports that name their owner,
-// would save it and cost a copy and a wake-up for each frame that comes in by
-// another worker's queue than it went out by: for a super-frame more than its
-// whole way. An endpoint-independent mapping belongs to all flows of its
-// endpoint, whichever queues they come by.
+// That is 0.6% of a frame's whole way; bench/contention has what it is with more
+// workers. To keep the connections of each worker apart instead, with ports that
+// name their owner, would save it and cost a copy and a wake-up for each frame
+// that comes in by another worker's queue than it went out by: for a super-frame
+// more than its whole way. An endpoint-independent mapping belongs to all flows
+// of its endpoint, whichever queues they come by.
 //
 // NAT.Tick runs on a worker's thread. Everything else is for control code, from
 // any goroutine but a worker's, takes the locks itself and holds NAT.mu for a

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"heddle/dataplane"
 )
@@ -126,9 +126,9 @@ func together(name string, workers, frames, cpu int, d time.Duration) (float64, 
 // pin ties the calling thread to a CPU if it may (sched_setaffinity(2)): a
 // figure of threads that float is worth less and not wrong.
 func pin(cpu int) {
-	var set [1024 / 64]uint64
-	set[cpu/64] = 1 << (cpu % 64)
-	_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(set), uintptr(unsafe.Pointer(&set)))
+	var set unix.CPUSet
+	set.Set(cpu)
+	_ = unix.SchedSetaffinity(0, &set)
 }
 
 // What the system calls of TAP to TAP cost a worker for a frame of 60 B, in

@@ -14,21 +14,11 @@ import (
 	"heddle/ctl/config"
 )
 
-// nsOf is newNS for the tests of this file.
-func nsOf(t *testing.T, name string) string {
-	t.Helper()
-	full := fmt.Sprintf("hdbbx-%d-%s", os.Getpid(), name)
-	addNS(t, full)
-	ip(t, full, "link", "set", "lo", "up")
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", full).Run() })
-	return full
-}
-
 // sharedNIC is a daemon with port lan on up0, which the host keeps 192.0.2.1
 // on, and port a; x, at 192.0.2.2, is on the other end of up0's wire.
 func sharedNIC(t *testing.T) (d *testDaemon, dir, host, a, x string) {
 	t.Helper()
-	host, a, x = nsOf(t, "host"), nsOf(t, "a"), nsOf(t, "x")
+	host, a, x = newNS(t, "host"), newNS(t, "a"), newNS(t, "x")
 	ip(t, host, "link", "add", "up0", "address", "02:00:00:00:05:01", "type", "veth", "peer", "name", "eth0", "netns", x)
 	ip(t, host, "addr", "add", "192.0.2.1/24", "dev", "up0")
 	ip(t, host, "link", "set", "up0", "up")
@@ -195,7 +185,7 @@ func TestKernelDrops(t *testing.T) {
 // TestLinkDownAndUp: what the kernel takes from an interface whose link is set
 // down is there again when it is up, also if it was down for a moment only.
 func TestLinkDownAndUp(t *testing.T) {
-	host, a := nsOf(t, "host"), nsOf(t, "a")
+	host, a := newNS(t, "host"), newNS(t, "a")
 	d, _ := startIn(t, t.TempDir(), host)
 	d.addNet()
 	for _, kind := range []string{config.KindTAP, config.KindVeth} {
@@ -245,7 +235,7 @@ func TestDefaultMACsAreTaken(t *testing.T) {
 // TestIsolatedGateway: in an isolated network ports reach the port that has the
 // gateway's address, and nobody else.
 func TestIsolatedGateway(t *testing.T) {
-	host, a, b := nsOf(t, "host"), nsOf(t, "a"), nsOf(t, "b")
+	host, a, b := newNS(t, "host"), newNS(t, "a"), newNS(t, "b")
 	d, _ := startIn(t, t.TempDir(), host)
 	d.must("POST", api.PathNetworks, `{"name":"net","subnets":["198.18.0.0/24"],"gateways":["198.18.0.1"],"isolated":true}`, nil)
 	d.must("POST", api.PathPorts, config.Port{Name: "host", Network: "net", IfName: "host0", IPs: []string{"198.18.0.1/24"}}, nil)
@@ -264,7 +254,7 @@ func TestIsolatedGateway(t *testing.T) {
 // TestProcessEnds: a port that a process's end takes down leaves nothing in a
 // namespace that lives on.
 func TestProcessEnds(t *testing.T) {
-	host, a := nsOf(t, "host"), nsOf(t, "a")
+	host, a := newNS(t, "host"), newNS(t, "a")
 	d, _ := startIn(t, t.TempDir(), host)
 	d.addNet()
 	for _, kind := range []string{config.KindTAP, config.KindVeth} {
