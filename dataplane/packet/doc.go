@@ -40,11 +40,11 @@
 // # The socket and its library
 //
 // mdlayher/packet opens the sockets, with a filter that refuses everything
-// until ring and fanout are in place: no frame is queued where the ring doesn't
-// show it, none comes twice. It also registers them with Go's netpoller, whose
-// thread the frames would then wake beside the worker's. So Open takes a
-// duplicate of the descriptor and closes the library's: the socket lives on,
-// unknown to the Go runtime.
+// until ring and fanout are in place and every frame that met less has gone its
+// way: none is queued where the ring doesn't show it, none comes twice. It also
+// registers them with Go's netpoller, whose thread the frames would then wake
+// beside the worker's. So Open takes a duplicate of the descriptor and closes
+// the library's: the socket lives on, unknown to the Go runtime.
 //
 // # Who may call what
 //

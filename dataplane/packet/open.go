@@ -102,6 +102,9 @@ func open(c Config) (_ *Port, err error) {
 		if err := joinFanout(p.queues); err != nil {
 			return nil, fmt.Errorf("share the frames among %d workers: %w", workers, err)
 		}
+		if err := awaitDelivery(); err != nil {
+			return nil, fmt.Errorf("share the frames among %d workers: %w", workers, err)
+		}
 	}
 	for i := range p.queues {
 		if err := unix.SetsockoptInt(p.queues[i].fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil {

@@ -131,3 +131,20 @@ func joinFanout(queues []queue) error {
 	}
 	return nil
 }
+
+// awaitDelivery returns when no frame is on its way any more to sockets as they
+// were before. A frame that met a queue's socket both as one of its own and as
+// one of the group, or the group while it was smaller, could else still be on its
+// way when the filters go, and come twice or to another worker. The kernel waits
+// for such frames whenever it closes an AF_PACKET socket (synchronize_net in
+// packet_release, net/packet/af_packet.c): some 10 ms.
+func awaitDelivery() error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open an AF_PACKET socket: %w", err)
+	}
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("close an AF_PACKET socket: %w", err)
+	}
+	return nil
+}
