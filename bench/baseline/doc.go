@@ -8,8 +8,9 @@
 //	eth0 198.18.0.1/24 ──── the path ──── eth0 198.18.0.2/24
 //	     2001:db8::1/64                         2001:db8::2/64
 //
-// Paths that translate, with B outside, which has no route to A. An address of
-// the path's stands for A there, and one of its TCP ports is published:
+// Paths to an outside, where B is, which has no route to A. An address of the
+// path's stands for A there, and one of its TCP ports is published (a relay leaves
+// A's address as it is, and B has the gateway's):
 //
 //	container A                    host                        outside B
 //	eth0 198.18.0.1/24 ──── .254, the path, wan0 ──── eth0 192.0.2.1/24

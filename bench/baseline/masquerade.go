@@ -88,10 +88,10 @@ func NewMasquerade(ctx context.Context, l *lab.Lab) (*Path, error) {
 		Name:  "masquerade",
 		About: "kernel bridge, veth, nft masquerade and DNAT",
 		A:     a, B: b,
-		Server: AddrOutside,
-		Count:  func(ctx context.Context) (Counts, error) { return masqueradeCounts(ctx, host) },
+		Server:   AddrOutside,
+		External: AddrHost,
+		Count:    func(ctx context.Context) (Counts, error) { return masqueradeCounts(ctx, host) },
 		NAT: &NAT{
-			External: AddrHost,
 			MaxConns: most,
 			Conns:    func(context.Context) (int, error) { return readNumber(host, conntrack+"count") },
 			Flush:    flush,

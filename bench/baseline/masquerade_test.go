@@ -73,7 +73,7 @@ func asked(l *lab.T, p *Path, port int) string {
 		_ = c.Close()
 	}()
 	err := p.B.Do(func() error {
-		c, err := net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.ParseIP(p.NAT.External), Port: port})
+		c, err := net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.ParseIP(p.External), Port: port})
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,7 @@ import (
 	"heddle/bench/lab"
 )
 
-// What all paths have that translate, besides Interface and AddrA.
+// What all paths to an outside have, besides Interface and AddrA.
 const (
 	Subnet      = "198.18.0.0/24" // A's.
 	Gateway     = "198.18.0.254"
@@ -25,10 +25,8 @@ const (
 	PublishedPort = 8080
 )
 
-// NAT is what a path has that translates.
+// NAT is the connection table of a path.
 type NAT struct {
-	// External is the address that stands for A outside.
-	External string
 	// MaxConns is how many connections the path tracks at most.
 	MaxConns int
 	// Conns counts the connections that are tracked now.
@@ -42,7 +40,7 @@ type NAT struct {
 	Memory func(context.Context) (uint64, error)
 }
 
-// NewOutside makes the namespaces of a path that translates: A, without an
+// NewOutside makes the namespaces of a path to an outside: A, without an
 // interface, the host and B, which are joined and have addresses and routes.
 func NewOutside(ctx context.Context, l *lab.Lab, name string) (a, host, b *lab.NetNS, err error) {
 	if a, b, err = NewContainers(l, name); err != nil {

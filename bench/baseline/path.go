@@ -33,8 +33,10 @@ type Path struct {
 	A, B  *lab.NetNS
 	// Server is the address by which A reaches B's servers.
 	Server string
-	// NAT is what a path has that translates A's address; nil on one that
-	// switches.
+	// External is the address that stands for A where B is, if that is another
+	// network; empty where A and B share one.
+	External string
+	// NAT is what a path has that tracks connections; nil on one that doesn't.
 	NAT *NAT
 	// Hosts tells that A and B are on hosts of their own, which a tunnel joins.
 	Hosts bool
@@ -74,6 +76,14 @@ func TunnelCounts(a, b TunnelEnd) Counts {
 		FromA: a.From, ToA: a.To, FromB: b.From, ToB: b.To,
 		Tunnel: &Tunnel{EncapA: a.Encap, DecapB: b.Decap, EncapB: b.Encap, DecapA: a.Decap},
 	}
+}
+
+// Forget ends the connections that the path tracks, if it tracks any.
+func (p *Path) Forget(ctx context.Context) error {
+	if p.NAT == nil {
+		return nil
+	}
+	return p.NAT.Flush(ctx)
 }
 
 // Isolated tells whether the path is the only way between its containers: they

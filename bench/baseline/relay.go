@@ -54,6 +54,57 @@ func NewTAPRelay(ctx context.Context, l *lab.Lab, name string, command []string)
 	}, nil
 }
 
+// NewUplinkRelay joins a container and the outside by a program that passes
+// frames between a TAP and the host's uplink: command, to which the file of the
+// container's namespace and the uplink's name are added. Nobody routes or
+// translates: the outside has the gateway's address too.
+//
+//	A: eth0 (TAP) ── relay ── wan0 ── veth ── eth0 .254 :B
+func NewUplinkRelay(ctx context.Context, l *lab.Lab, name string, command []string) (*Path, error) {
+	a, host, b, err := NewOutside(ctx, l, name)
+	if err != nil {
+		return nil, err
+	}
+	// The host's stack is not to speak at the relay's port.
+	if err := host.Sysctl("net/ipv6/conf/"+Uplink+"/disable_ipv6", "1"); err != nil {
+		return nil, err
+	}
+	p, err := startRelay(ctx, host, append(command, a.Path(), Uplink))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.SetUp(Interface, true); err != nil {
+		return nil, err
+	}
+	if err := a.AddAddress(Interface, CIDRA); err != nil {
+		return nil, err
+	}
+	if err := b.AddAddress(Interface, Gateway+"/24"); err != nil {
+		return nil, err
+	}
+	if _, err := a.Run(ctx, "ip", "route", "add", "default", "via", Gateway); err != nil {
+		return nil, err
+	}
+	return &Path{
+		Name: name, About: "a null relay, TAP port and uplink (AF_PACKET), no NAT", A: a, B: b,
+		Server: AddrOutside, External: AddrA, PIDs: []int{p.PID()},
+		Count: func(context.Context) (Counts, error) {
+			inside, err := a.Stats(Interface)
+			if err != nil {
+				return Counts{}, err
+			}
+			outside, err := host.Stats(Uplink)
+			if err != nil {
+				return Counts{}, err
+			}
+			return Counts{
+				FromA: Count{inside.TxFrames, inside.TxBytes}, ToA: Count{inside.RxFrames, inside.RxBytes},
+				FromB: Count{outside.RxFrames, outside.RxBytes}, ToB: Count{outside.TxFrames, outside.TxBytes},
+			}, nil
+		},
+	}, nil
+}
+
 // NewVethRelay joins two containers by a program that passes frames between
 // two veth ends: command, to which the ends' names are added.
 //

@@ -8,6 +8,6 @@
 // it asks otherwise (io_uring). What Heddle falls short of it is what its own
 // work costs.
 //
-// Both relays are one pinned thread that sleeps in epoll_wait(2) while neither
+// Every relay is one pinned thread that sleeps in epoll_wait(2) while neither
 // port has frames, as Heddle's workers do.
 package relay

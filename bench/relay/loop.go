@@ -14,14 +14,17 @@ import (
 // burst is how many frames one port may give before the other has its turn.
 const burst = 64
 
-// port is one end of a relay.
+// port is one end of a relay. The pieces that it takes and gives are frames,
+// each behind a virtio-net header.
 type port interface {
 	// fd is what epoll waits for.
 	fd() int
-	// relay gives at most burst frames of this port to the descriptor of the
-	// other, and returns the error of the first that can't go on for a reason
-	// other than a full queue, which loses the frame.
-	relay(to int) error
+	// receive returns frames that are the caller's until giveBack, burst at
+	// most, none if the port has none.
+	receive() ([]unix.Iovec, error)
+	giveBack()
+	// send gives frames to the kernel. A full queue loses them without an error.
+	send([]unix.Iovec) error
 }
 
 // run relays between two ports until the context ends. It pins its thread to
@@ -54,11 +57,30 @@ func run(ctx context.Context, ports [2]port, cpu int) error {
 			return fmt.Errorf("epoll_wait: %w", err)
 		}
 		for _, event := range events[:max(n, 0)] {
-			from := ports[event.Fd]
-			if err := from.relay(ports[1-event.Fd].fd()); err != nil {
+			if err := relay(ports[event.Fd], ports[1-event.Fd]); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// relay passes frames on until there are none, a burst at most beside the last
+// that were received.
+func relay(from, to port) error {
+	for n := 0; n < burst; {
+		frames, err := from.receive()
+		if err != nil {
+			return err
+		}
+		if len(frames) == 0 {
+			return nil
+		}
+		n += len(frames)
+		if err := to.send(frames); err != nil {
+			return err
+		}
+		from.giveBack()
 	}
 	return nil
 }
@@ -74,7 +96,7 @@ func lost(errno syscall.Errno) bool {
 }
 
 // transfer is read(2) or write(2) of a descriptor that can't block.
-func transfer(call uintptr, fd int, b []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-	return int(n), errno
+func transfer(call uintptr, fd int, b unix.Iovec) (uint64, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(b.Base)), uintptr(b.Len))
+	return uint64(n), errno
 }

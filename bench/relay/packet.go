@@ -29,8 +29,9 @@ type packetPort struct {
 	socket int
 	ring   []byte
 	next   int // The slot that the kernel fills next.
+	held   int // How many slots before it are still to be given back.
+	lent   [burst]unix.Iovec
 	msgs   [burst]mmsghdr
-	iovs   [burst]unix.Iovec
 }
 
 // mmsghdr is struct mmsghdr of sendmmsg(2).
@@ -46,7 +47,7 @@ func Packet(ctx context.Context, interfaces [2]string, cpu int, ready func()) (e
 	for i, name := range interfaces {
 		p, e := newPacketPort(name)
 		if e != nil {
-			return fmt.Errorf("packet socket on %s: %w", name, e)
+			return e
 		}
 		defer func() { err = errors.Join(err, p.close()) }()
 		ports[i] = p
@@ -58,15 +59,15 @@ func Packet(ctx context.Context, interfaces [2]string, cpu int, ready func()) (e
 func newPacketPort(name string) (*packetPort, error) {
 	link, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, fmt.Errorf("packet socket on %s: socket: %w", name, err)
 	}
 	p := &packetPort{socket: fd}
 	if err := p.open(link.Index); err != nil {
-		return nil, errors.Join(err, p.close())
+		return nil, errors.Join(fmt.Errorf("packet socket on %s: %w", name, err), p.close())
 	}
 	return p, nil
 }
@@ -96,7 +97,6 @@ func (p *packetPort) open(ifindex int) error {
 	}
 	p.ring = ring
 	for i := range p.msgs {
-		p.msgs[i].hdr.Iov = &p.iovs[i]
 		p.msgs[i].hdr.Iovlen = 1
 	}
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // In network byte order.
@@ -118,18 +118,31 @@ func (p *packetPort) status(slot int) *uint32 {
 	return (*uint32)(unsafe.Pointer(&p.ring[slot*slotLen]))
 }
 
-func (p *packetPort) relay(to int) error {
-	first, n := p.next, 0
+func (p *packetPort) receive() ([]unix.Iovec, error) {
+	n := 0
 	for ; n < burst && atomic.LoadUint32(p.status(p.next))&unix.TP_STATUS_USER != 0; n++ {
 		slot := p.ring[p.next*slotLen:][:slotLen]
 		hdr := (*unix.Tpacket2Hdr)(unsafe.Pointer(&slot[0]))
-		frame := slot[hdr.Mac-vnetLen:]
-		p.iovs[n] = unix.Iovec{Base: &frame[0], Len: uint64(hdr.Snaplen + vnetLen)}
+		p.lent[n] = unix.Iovec{Base: &slot[hdr.Mac-vnetLen], Len: uint64(hdr.Snaplen + vnetLen)}
 		p.next = (p.next + 1) % slots
 	}
-	for sent := 0; sent < n; {
-		m, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(to),
-			uintptr(unsafe.Pointer(&p.msgs[sent])), uintptr(n-sent), unix.MSG_DONTWAIT, 0, 0)
+	p.held = n
+	return p.lent[:n], nil
+}
+
+func (p *packetPort) giveBack() {
+	for ; p.held > 0; p.held-- {
+		atomic.StoreUint32(p.status((p.next+slots-p.held)%slots), unix.TP_STATUS_KERNEL)
+	}
+}
+
+func (p *packetPort) send(frames []unix.Iovec) error {
+	for i := range frames {
+		p.msgs[i].hdr.Iov = &frames[i]
+	}
+	for sent := 0; sent < len(frames); {
+		m, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(p.socket),
+			uintptr(unsafe.Pointer(&p.msgs[sent])), uintptr(len(frames)-sent), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == 0:
 			sent += int(m)
@@ -138,10 +151,6 @@ func (p *packetPort) relay(to int) error {
 		default:
 			return os.NewSyscallError("sendmmsg", errno)
 		}
-	}
-	for ; n > 0; n-- {
-		atomic.StoreUint32(p.status(first), unix.TP_STATUS_KERNEL)
-		first = (first + 1) % slots
 	}
 	return nil
 }

@@ -18,25 +18,51 @@ const maxRead = 1<<16 + 64
 // frame, so that frames of 64 KB pass whole.
 type tap struct {
 	queue int
-	buf   []byte
+	buf   [maxRead]byte
+	frame [1]unix.Iovec // Of buf.
 }
 
 // TAP makes an interface of the given name in each of two namespaces, named by
 // their files, calls ready, and relays between them on the CPU until the
 // context ends. The interfaces go with it.
 func TAP(ctx context.Context, namespaces [2]string, ifname string, cpu int, ready func()) (err error) {
-	buf := make([]byte, maxRead)
 	var ports [2]port
 	for i, path := range namespaces {
-		fd, e := tapIn(path, ifname)
+		p, e := newTAPPort(path, ifname)
 		if e != nil {
-			return fmt.Errorf("TAP %s in %s: %w", ifname, path, e)
+			return e
 		}
-		defer func() { err = errors.Join(err, unix.Close(fd)) }()
-		ports[i] = &tap{queue: fd, buf: buf}
+		defer func() { err = errors.Join(err, p.close()) }()
+		ports[i] = p
 	}
 	ready()
 	return run(ctx, ports, cpu)
+}
+
+// Uplink makes a TAP of the given name in a namespace, named by its file, calls
+// ready, and relays between it and an interface of the calling thread's namespace
+// on the CPU until the context ends. The TAP goes with it.
+func Uplink(ctx context.Context, namespace, ifname, uplink string, cpu int, ready func()) (err error) {
+	inside, err := newTAPPort(namespace, ifname)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, inside.close()) }()
+	outside, err := newPacketPort(uplink)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, outside.close()) }()
+	ready()
+	return run(ctx, [2]port{inside, outside}, cpu)
+}
+
+func newTAPPort(namespace, ifname string) (*tap, error) {
+	fd, err := tapIn(namespace, ifname)
+	if err != nil {
+		return nil, fmt.Errorf("TAP %s in %s: %w", ifname, namespace, err)
+	}
+	return &tap{queue: fd}, nil
 }
 
 // tapIn makes a TAP in another namespace, on a thread that is thrown away.
@@ -82,16 +108,27 @@ func newTAP(ifname string) (fd int, err error) {
 
 func (t *tap) fd() int { return t.queue }
 
-func (t *tap) relay(to int) error {
-	for range burst {
-		n, errno := transfer(unix.SYS_READ, t.queue, t.buf)
-		if errno != 0 {
-			if lost(errno) {
-				return nil // Empty.
-			}
-			return os.NewSyscallError("read from a TAP", errno)
+func (t *tap) close() error { return unix.Close(t.queue) }
+
+// receive reads one frame.
+func (t *tap) receive() ([]unix.Iovec, error) {
+	t.frame[0] = unix.Iovec{Base: &t.buf[0], Len: maxRead}
+	n, errno := transfer(unix.SYS_READ, t.queue, t.frame[0])
+	if errno != 0 {
+		if lost(errno) {
+			return nil, nil // Empty.
 		}
-		if _, errno := transfer(unix.SYS_WRITE, to, t.buf[:n]); errno != 0 && !lost(errno) {
+		return nil, os.NewSyscallError("read from a TAP", errno)
+	}
+	t.frame[0].Len = n
+	return t.frame[:], nil
+}
+
+func (t *tap) giveBack() {}
+
+func (t *tap) send(frames []unix.Iovec) error {
+	for _, f := range frames {
+		if _, errno := transfer(unix.SYS_WRITE, t.queue, f); errno != 0 && !lost(errno) {
 			return os.NewSyscallError("write to a TAP", errno)
 		}
 	}

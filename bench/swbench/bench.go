@@ -27,6 +27,7 @@ var contenders = []struct {
 	{"bridge", switching}, {"swd-tap", switching}, {"swd-veth", switching}, {"ovs", switching},
 	{relayTAP, switching}, {relayPacket, switching},
 	{"masquerade", translating}, {swdOwn, translating}, {swdShared, translating},
+	{relayUplink, translating},
 	{"vxlan", tunnelling}, {swdVXLANTAP, tunnelling}, {swdVXLANVeth, tunnelling}, {"ovs-vxlan", tunnelling},
 }
 
@@ -145,7 +146,7 @@ func (b *bench) newPath(ctx context.Context, name string) (*baseline.Path, error
 		return baseline.NewMasquerade(ctx, b.lab)
 	case "vxlan":
 		return baseline.NewVXLAN(ctx, b.lab)
-	case relayTAP, relayPacket:
+	case relayTAP, relayPacket, relayUplink:
 		return newRelay(ctx, b.lab, name, b.cores)
 	case "ovs-vxlan":
 		return baseline.NewOVSVXLAN(ctx, b.lab)

@@ -85,9 +85,8 @@ func tcpStreams(n int, where placement) func(context.Context, *bench, *baseline.
 		}
 		m := measurement{values: []float64{sum.bitsPerSecond / 1e9}}
 		m.least, m.most = streamBounds(sum, checked, n)
-		if p.NAT != nil { // A program's control connection and its stream, and the checked one.
-			m.least.Conns, m.most.Conns = uint64(3*n), uint64(3*n)
-		}
+		// A program's control connection and its stream, and the checked one.
+		m.least.Conns, m.most.Conns = uint64(3*n), uint64(3*n)
 		return m, nil
 	}
 }

@@ -38,7 +38,7 @@ func connections(where placement, already int) func(context.Context, *bench, *ba
 	return func(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 		ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack+fillSlack)
 		defer cancel()
-		if err := p.NAT.Flush(ctx); err != nil {
+		if err := p.Forget(ctx); err != nil {
 			return measurement{}, err
 		}
 		if already > 0 {
@@ -54,8 +54,10 @@ func connections(where placement, already int) func(context.Context, *bench, *ba
 		if err != nil {
 			return measurement{}, err
 		}
-		if err := holds(ctx, p, already); err != nil {
-			return measurement{}, fmt.Errorf("after the measurement: %w", err)
+		if already > 0 {
+			if err := holds(ctx, p, already); err != nil {
+				return measurement{}, fmt.Errorf("after the measurement: %w", err)
+			}
 		}
 		m := measurement{values: []float64{r.perSecond / 1e3}}
 		m.least, m.most = eachConnection(r.transactions)
@@ -117,7 +119,7 @@ func published(where placement) func(context.Context, *bench, *baseline.Path) (m
 	return func(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 		ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
 		defer cancel()
-		if err := p.NAT.Flush(ctx); err != nil {
+		if err := p.Forget(ctx); err != nil {
 			return measurement{}, err
 		}
 		self, err := ownPath()
@@ -129,7 +131,7 @@ func published(where placement) func(context.Context, *bench, *baseline.Path) (m
 			return measurement{}, err
 		}
 		defer s.Kill()
-		at := fmt.Sprintf("%s:%d", p.NAT.External, baseline.PublishedPort)
+		at := fmt.Sprintf("%s:%d", p.External, baseline.PublishedPort)
 		if err := b.checkConnections(ctx, p.B, where, at); err != nil {
 			return measurement{}, err
 		}

@@ -16,6 +16,7 @@ import (
 const (
 	relayTAP    = "relay-tap"
 	relayPacket = "relay-veth"
+	relayUplink = "relay-uplink"
 )
 
 func relayCommand() *cobra.Command {
@@ -38,6 +39,14 @@ func relayCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return relay.Packet(c.Context(), [2]string(args), *cpu, ready(c))
 		},
+	}, &cobra.Command{
+		Use:     "uplink NETNS INTERFACE",
+		Short:   "Between a TAP eth0 in a namespace, which it makes, and an interface of the namespace that this runs in",
+		Example: "  ip netns exec host swbench relay uplink /run/netns/a wan0",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			return relay.Uplink(c.Context(), args[0], baseline.Interface, args[1], *cpu, ready(c))
+		},
 	})
 	return c
 }
@@ -52,8 +61,11 @@ func newRelay(ctx context.Context, l *lab.Lab, name string, cores []int) (*basel
 	command := func(args ...string) []string {
 		return append([]string{self, "relay", "--cpu", strconv.Itoa(cores[len(cores)-1])}, args...)
 	}
-	if name == relayTAP {
+	switch name {
+	case relayTAP:
 		return baseline.NewTAPRelay(ctx, l, name, command("tap"))
+	case relayUplink:
+		return baseline.NewUplinkRelay(ctx, l, name, command("uplink"))
 	}
 	return baseline.NewVethRelay(ctx, l, name, command("packet"))
 }

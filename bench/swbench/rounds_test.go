@@ -22,8 +22,8 @@ func TestRounds(t *testing.T) {
 	}{
 		{switching, []string{"tcp-1", "frames-60"}, []string{"bridge", "swd-tap"}, []string{"bridge", "swd-tap"}, 2, 2},
 		{switching, []string{"rr-cross", "latency"}, []string{"bridge"}, []string{"bridge"}, 6, 0},
-		{translating, []string{"nat-tcp-1", "nat-crr", "nat-crr-1k", "nat-ab", "nat-frames-60"}, []string{"masquerade", "swd-*"},
-			[]string{"masquerade", swdOwn, swdShared}, 5, 8},
+		{translating, []string{"nat-tcp-1", "nat-crr", "nat-crr-1k", "nat-ab", "nat-frames-60"}, []string{"masquerade", "swd-*", relayUplink},
+			[]string{"masquerade", swdOwn, swdShared, relayUplink}, 5, 8},
 		{tunnelling, []string{"vxlan-tcp-1", "vxlan-rr-cross", "vxlan-frames-60"}, []string{"vxlan", "swd-*"},
 			[]string{"vxlan", swdVXLANTAP, swdVXLANVeth}, 3, 1},
 	} {
@@ -69,7 +69,7 @@ func TestRounds(t *testing.T) {
 // No path is always the first, or always behind the same one.
 func TestEachRoundBeginsWithAnotherPath(t *testing.T) {
 	b := bench{paths: []*baseline.Path{
-		{Name: "masquerade", NAT: &baseline.NAT{}}, {Name: "bridge"}, {Name: swdOwn, NAT: &baseline.NAT{}},
+		{Name: "masquerade", External: "a"}, {Name: "bridge"}, {Name: swdOwn, External: "a"},
 		{Name: "ovs"}, {Name: relayTAP},
 	}}
 	row := Row{Table: switching}

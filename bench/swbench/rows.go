@@ -22,7 +22,7 @@ type table string
 // The tables, in their order.
 const (
 	switching   table = "switching"   // Of paths that switch.
-	translating table = "translating" // Of paths that translate.
+	translating table = "translating" // Of paths to an outside, that translate or needn't.
 	tunnelling  table = "tunnelling"  // Of paths that tunnel.
 	inSwitch    table = "in process: switch"
 	inNAT       table = "in process: NAT"
@@ -36,7 +36,7 @@ func tableOf(p *baseline.Path) table {
 	switch {
 	case p.Hosts:
 		return tunnelling
-	case p.NAT != nil:
+	case p.External != "":
 		return translating
 	default:
 		return switching
@@ -130,12 +130,13 @@ func allRows() []Row {
 		name := natCRR + ", " + size.long + " in the table"
 		rows = append(rows, Row{
 			"nat-crr-" + size.name, name, translating, rate(name, "k/s", 2), connections(twoCores, size.conns), nil,
-			func(p *baseline.Path) bool { return p.NAT.MaxConns >= size.conns+mostConns },
+			func(p *baseline.Path) bool { return p.NAT != nil && p.NAT.MaxConns >= size.conns+mostConns },
 		})
 	}
 	return append(rows,
 		Row{"nat-memory", natMemory, translating, []Figure{{Name: natMemory, Unit: "B", Digits: 1, Lower: true}}, connectionMemory,
-			func(ctx context.Context, p *baseline.Path) error { return p.NAT.Renew(ctx) }, nil},
+			func(ctx context.Context, p *baseline.Path) error { return p.NAT.Renew(ctx) },
+			func(p *baseline.Path) bool { return p.NAT != nil }},
 
 		Row{"vxlan-tcp-1", vxlanTCP1, tunnelling, rate(vxlanTCP1, "Gb/s", 1), tcpStreams(1, free), nil, nil},
 		Row{"vxlan-tcp-1-pinned", vxlanTCP1 + pinned, tunnelling, rate(vxlanTCP1+pinned, "Gb/s", 1), tcpStreams(1, twoCores), nil, nil},

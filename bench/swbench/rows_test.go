@@ -11,8 +11,9 @@ import (
 
 // Rows are measured only on contenders of their table.
 func TestRowsOn(t *testing.T) {
-	bridge, masquerade := &baseline.Path{}, &baseline.Path{NAT: &baseline.NAT{MaxConns: 262_144}}
-	daemon := &baseline.Path{NAT: &baseline.NAT{MaxConns: tableRoom}}
+	bridge, masquerade := &baseline.Path{}, &baseline.Path{External: "a", NAT: &baseline.NAT{MaxConns: 262_144}}
+	daemon := &baseline.Path{External: "a", NAT: &baseline.NAT{MaxConns: tableRoom}}
+	relay := &baseline.Path{External: "a"}
 	vxlan := &baseline.Path{Hosts: true, PIDs: []int{1, 2}}
 	for _, c := range []struct {
 		row  string
@@ -24,6 +25,7 @@ func TestRowsOn(t *testing.T) {
 		{"nat-crr-100k", masquerade, true}, {"nat-crr-1m", masquerade, false}, {"nat-crr-1m", daemon, true},
 		{"vxlan-tcp-1", vxlan, true}, {"vxlan-tcp-1", bridge, false}, {"tcp-1", vxlan, false}, {"idle", vxlan, false},
 		{"nat-tcp-1", vxlan, false},
+		{"nat-crr", relay, true}, {"nat-crr-1k", relay, false}, {"nat-memory", relay, false}, {"tcp-1", relay, false},
 	} {
 		if got := rowNamed(t, c.row).on(c.path); got != c.want {
 			t.Errorf("%s: %v", c.row, got)

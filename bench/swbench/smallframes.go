@@ -11,19 +11,15 @@ import (
 func smallFrames(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.seconds(0)+toolSlack)
 	defer cancel()
-	if p.NAT != nil { // The flow shall be a new one.
-		if err := p.NAT.Flush(ctx); err != nil {
-			return measurement{}, err
-		}
+	if err := p.Forget(ctx); err != nil { // The flow shall be a new one.
+		return measurement{}, err
 	}
 	sent, received, err := b.frames(ctx, p, frameRun{size: load.MinSize, seconds: b.opts.Seconds})
 	if err != nil {
 		return measurement{}, err
 	}
 	m, err := frameFigure(sent, received, load.MinSize)
-	if p.NAT != nil {
-		m.least.Conns = 1
-	}
+	m.least.Conns = 1
 	return m, err
 }
 
@@ -60,5 +56,5 @@ func frameAddresses(p *baseline.Path) (send, receive []string, err error) {
 		return nil, nil, err
 	}
 	send = []string{"--src-mac", own.String(), "--dst-mac", gateway.String(), "--src-ip", baseline.AddrA, "--dst-ip", sink}
-	return send, []string{"--routed", "--src-ip", p.NAT.External, "--dst-ip", sink}, nil
+	return send, []string{"--routed", "--src-ip", p.External, "--dst-ip", sink}, nil
 }

@@ -78,12 +78,12 @@ func newSwdNAT(ctx context.Context, l *lab.Lab, bin lab.Binaries, name string, a
 		Name:  name,
 		About: about,
 		A:     a, B: b,
-		Server: baseline.AddrOutside,
-		PIDs:   []int{s.Process().PID()},
-		Count:  n.count,
+		Server:   baseline.AddrOutside,
+		External: external,
+		PIDs:     []int{s.Process().PID()},
+		Count:    n.count,
 	}
 	p.NAT = &baseline.NAT{
-		External: external,
 		MaxConns: tableRoom,
 		Conns:    n.conns,
 		Flush: func(ctx context.Context) error {

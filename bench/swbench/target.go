@@ -61,9 +61,13 @@ var targets = []target{
 // limits are what shows why a target can be out of reach: how near swd comes to
 // a relay that does nothing (package relay), and that to the kernel's path. They
 // have no bound.
-var limits = limitsOf(
-	[]string{tcp1, tcp4, frames60, rrCross},
-	[][2]string{{"swd-tap", relayTAP}, {relayTAP, "bridge"}, {"swd-veth", relayPacket}, {relayPacket, "bridge"}},
+var limits = slices.Concat(
+	limitsOf([]string{tcp1, tcp4, frames60, rrCross}, [][2]string{
+		{"swd-tap", relayTAP}, {relayTAP, "bridge"}, {"swd-veth", relayPacket}, {relayPacket, "bridge"},
+	}),
+	limitsOf([]string{natTCP1, natTCP4, natCRR, natAB, natFrames60}, [][2]string{
+		{swdOwn, relayUplink}, {swdShared, relayUplink}, {relayUplink, "masquerade"},
+	}),
 )
 
 func limitsOf(figures []string, pairs [][2]string) []target {

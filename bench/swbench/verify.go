@@ -70,6 +70,9 @@ func (b *bench) accounted(ctx context.Context, row Row, p *baseline.Path) (measu
 	if err != nil {
 		return measurement{}, err
 	}
+	if p.NAT == nil { // Nothing counts connections.
+		m.least.Conns = 0
+	}
 	if err := baseline.Verify(before, after, m.least, m.most); err != nil {
 		return measurement{}, err
 	}
