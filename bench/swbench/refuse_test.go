@@ -50,7 +50,7 @@ func TestRefused(t *testing.T) {
 		{"untranslated", "untranslated", measurement{values: []float64{1}, least: baseline.Least{AToB: thousand, Conns: 1}}, carried},
 	} {
 		var now baseline.Counts
-		p := &baseline.Path{Count: func(context.Context) (baseline.Counts, error) { return now, nil }}
+		p := &baseline.Path{NAT: &baseline.NAT{}, Count: func(context.Context) (baseline.Counts, error) { return now, nil }}
 		_, err := (&bench{}).verified(t.Context(), fakeRow(func() measurement { now = c.counted; return c.m }), p)
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.says)
