@@ -52,6 +52,11 @@
 // the caller's alone: it is owned by the process's user, so that nobody else
 // without CAP_NET_ADMIN can attach a queue.
 //
+// A new device has no queueing discipline (noqueue, as a veth). The default would
+// be one for each of the 256 queues that it may have, which by pfifo_fast is 6 MB
+// of the kernel's memory, and holds nothing back: the driver drops what finds its
+// own queue full. Another may be set with tc(8), and stays at a take-over.
+//
 // The kernel gives a flow's frames to the queue that last wrote the reverse
 // flow (tun_flow_update), which is that of the worker that has it: nothing
 // better is known, so no steering program is attached.

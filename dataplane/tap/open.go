@@ -58,8 +58,8 @@ var (
 )
 
 // Open opens the TAP device of that name, made if it doesn't exist, taken over
-// if a process left it behind. A new one is down and has no addresses, one that
-// is taken over is as it was left. The process needs CAP_NET_ADMIN in the
+// if a process left it behind. A new one is down and has no addresses and no
+// queueing discipline, one that is taken over is as it was left. The process needs CAP_NET_ADMIN in the
 // namespace.
 //
 // It returns ErrTaken or ErrHeld, wrapped with the particulars, for a name that
@@ -106,6 +106,9 @@ func open(c Config) (*Port, error) {
 	err = p.attach()
 	if err == nil {
 		err = p.checkAlone()
+	}
+	if err == nil && p.created {
+		err = nl.noQueue(c.Name)
 	}
 	if err == nil {
 		err = p.rings.give(p.queues)

@@ -98,6 +98,35 @@ func TestTakeOverFromAKilledProcess(t *testing.T) {
 	}
 }
 
+// A device has 256 queues, each of which would have a discipline of its own.
+func TestANewDeviceHasNoQueueingDiscipline(t *testing.T) {
+	l := lab.New(t)
+	ns := quiet(l, "a")
+	discipline := func(p *Port) string {
+		attrs, err := p.rtnl.link("t0")
+		l.NoError(err)
+		return text(attrs[unix.IFLA_QDISC])
+	}
+	p := openIn(l, ns, Config{Name: "t0", Queues: 2})
+	for range 2 {
+		if got := discipline(p); got != "noqueue" {
+			t.Errorf("up, its queueing discipline is %q, want noqueue", got)
+		}
+		exchange(l, ns, p, "t0")
+		l.NoError(ns.SetUp("t0", false))
+		l.NoError(ns.SetUp("t0", true))
+	}
+	// What somebody sets stays.
+	_, err := ns.Run(t.Context(), "tc", "qdisc", "replace", "dev", "t0", "root", "pfifo")
+	l.NoError(err)
+	l.NoError(p.Close())
+	p = openIn(l, ns, Config{Name: "t0", Queues: 2})
+	if got := discipline(p); got != "pfifo" || p.Created() {
+		t.Errorf("taken over, its queueing discipline is %q, want pfifo", got)
+	}
+	exchange(l, ns, p, "t0")
+}
+
 // exchange sends a frame each way.
 func exchange(t *lab.T, n *lab.NetNS, p *Port, ifName string) {
 	t.Helper()

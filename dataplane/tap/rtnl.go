@@ -50,7 +50,39 @@ func (n *rtnl) link(name string) (map[uint16][]byte, error) {
 
 func (n *rtnl) getLink(name string) (map[uint16][]byte, error) {
 	n.seq++
-	if err := unix.Send(n.fd, getLinkRequest(n.seq, name), 0); err != nil {
+	body, err := n.ask(getLinkRequest(n.seq, name), unix.RTM_NEWLINK)
+	if err != nil {
+		return nil, err
+	}
+	if len(body) < unix.SizeofIfInfomsg {
+		return nil, unix.EBADMSG
+	}
+	return attributes(body[unix.SizeofIfInfomsg:]), nil
+}
+
+// noQueue takes the queueing discipline from the interface of that name: what
+// is sent goes straight to the driver, as by tc(8)'s `qdisc replace dev NAME
+// root noqueue`. On a kernel without traffic control it does nothing.
+func (n *rtnl) noQueue(name string) error {
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(n.fd, unix.SIOCGIFINDEX, ifr)
+	}
+	if err == nil {
+		n.seq++
+		_, err = n.ask(noQueueRequest(n.seq, ifr.Uint32()), unix.NLMSG_ERROR)
+	}
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("set the queueing discipline noqueue: %w", err)
+	}
+	return nil
+}
+
+// ask sends a request of the last seq and returns what follows the header of
+// the answer of the type that is wanted. NLMSG_ERROR stands for an
+// acknowledgement, an error of the kernel's for itself.
+func (n *rtnl) ask(request []byte, want uint16) ([]byte, error) {
+	if err := unix.Send(n.fd, request, 0); err != nil {
 		return nil, err
 	}
 	reply := make([]byte, maxReply)
@@ -67,35 +99,52 @@ func (n *rtnl) getLink(name string) (map[uint16][]byte, error) {
 			continue // The answer to a question that was given up.
 		}
 		body := msg[unix.SizeofNlMsghdr:]
-		switch binary.NativeEndian.Uint16(msg[4:]) {
+		switch kind := binary.NativeEndian.Uint16(msg[4:]); kind {
 		case unix.NLMSG_ERROR:
 			if len(body) < 4 {
 				return nil, unix.EBADMSG
 			}
-			return nil, unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
-		case unix.RTM_NEWLINK:
-			if len(body) < unix.SizeofIfInfomsg {
-				return nil, unix.EBADMSG
+			if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(body))); errno != 0 || want != kind {
+				return nil, errno
 			}
-			return attributes(body[unix.SizeofIfInfomsg:]), nil
+			return body, nil
+		case want:
+			return body, nil
 		}
 	}
 }
 
-// getLinkRequest is the message RTM_GETLINK with a name: struct nlmsghdr,
-// struct ifinfomsg, and the attribute IFLA_IFNAME.
+// getLinkRequest is the message RTM_GETLINK with a name: struct ifinfomsg, and
+// the attribute IFLA_IFNAME.
 func getLinkRequest(seq uint32, name string) []byte {
-	value := append([]byte(name), 0)
+	return request(seq, unix.RTM_GETLINK, 0, make([]byte, unix.SizeofIfInfomsg), unix.IFLA_IFNAME, name)
+}
+
+// noQueueRequest is the message RTM_NEWQDISC: struct tcmsg
+// (linux/rtnetlink.h), and the attribute TCA_KIND.
+func noQueueRequest(seq, index uint32) []byte {
+	const sizeofTcmsg, rootParent, tcaKind = 20, 0xffffffff, 1 // TC_H_ROOT.
+	body := make([]byte, sizeofTcmsg)
+	binary.NativeEndian.PutUint32(body[4:], index)
+	binary.NativeEndian.PutUint32(body[12:], rootParent)
+	return request(seq, unix.RTM_NEWQDISC, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body, tcaKind, "noqueue")
+}
+
+// request is a message: struct nlmsghdr, a body of a multiple of 4 bytes, and an
+// attribute that is a C string.
+func request(seq uint32, kind, flags uint16, body []byte, attr uint16, text string) []byte {
+	value := append([]byte(text), 0)
 	attrLen := unix.SizeofNlAttr + len(value)
-	total := unix.SizeofNlMsghdr + unix.SizeofIfInfomsg + (attrLen+3)&^3
+	at := unix.SizeofNlMsghdr + len(body)
+	total := at + (attrLen+3)&^3
 	b := make([]byte, total)
 	binary.NativeEndian.PutUint32(b, uint32(total))
-	binary.NativeEndian.PutUint16(b[4:], unix.RTM_GETLINK)
-	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_REQUEST)
+	binary.NativeEndian.PutUint16(b[4:], kind)
+	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_REQUEST|flags)
 	binary.NativeEndian.PutUint32(b[8:], seq)
-	attr := b[unix.SizeofNlMsghdr+unix.SizeofIfInfomsg:]
-	binary.NativeEndian.PutUint16(attr, uint16(attrLen))
-	binary.NativeEndian.PutUint16(attr[2:], unix.IFLA_IFNAME)
-	copy(attr[unix.SizeofNlAttr:], value)
+	copy(b[unix.SizeofNlMsghdr:], body)
+	binary.NativeEndian.PutUint16(b[at:], uint16(attrLen))
+	binary.NativeEndian.PutUint16(b[at+2:], attr)
+	copy(b[at+unix.SizeofNlAttr:], value)
 	return b
 }
