@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 
 	"heddle/dataplane"
+	"heddle/dataplane/offload"
 	"heddle/dataplane/wire"
 )
 
@@ -19,8 +20,8 @@ import (
 //   - the connection is the same, and alive.
 //
 // Packets that could change more than a timestamp and a TCP window, SYN, FIN,
-// RST, fragments, options of IP, those about to expire or longer than the MTU,
-// super-frames thus too, take the long way.
+// RST, fragments, options of IP, those about to expire or longer than the MTU, a
+// super-frame by its segments, take the long way.
 type flow struct {
 	addrs uint64 // Source and destination of the packet as it comes.
 	ports uint32
@@ -82,7 +83,8 @@ func (t *turn) quick(l *link) uint16 {
 		return 0
 	}
 	total := int(binary.BigEndian.Uint16(h[16:]))
-	if total > int(f.mtu) || quickL3+total > len(b) || wire.Fold(sum20((*[20]byte)(h[quickL3:]))) != 0xffff {
+	if quickL3+total > len(b) || wire.Fold(sum20((*[20]byte)(h[quickL3:]))) != 0xffff ||
+		total > int(f.mtu) && offload.SegmentLen(b, &t.f.Owes)-quickL3 > int(f.mtu) {
 		return 0
 	}
 	if binary.BigEndian.Uint64(b)>>16 != uint64(l.mac) {

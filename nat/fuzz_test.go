@@ -129,7 +129,7 @@ func TestShortCutsDoWhatTheLongWayDoes(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	short, long := newLab(t, options{}), newLab(t, options{})
 	long.n.table.rand, short.n.table.rand = fixedRandom(), fixedRandom()
-	var shortCuts int
+	var shortCuts, superFrames int
 	seqs := map[uint16]uint32{}
 	for range 20000 {
 		port := uint16(5000 + r.IntN(8))
@@ -149,6 +149,10 @@ func TestShortCutsDoWhatTheLongWayDoes(t *testing.T) {
 		p.partial = r.IntN(3) == 0
 		p.noCsum = p.proto == wire.ProtoUDP && r.IntN(5) == 0
 		p.partial = p.partial && !p.noCsum
+		if p.proto == wire.ProtoTCP && p.flags == ackF && r.IntN(4) == 0 {
+			// Its segments fit, or are 10 bytes longer than the MTU.
+			p.payload, p.partial, p.gso = make([]byte, 1470+r.IntN(6000)), true, 1400+110*r.IntN(2)
+		}
 		p.ttl = uint8(1 + r.IntN(8))
 		inwards := r.IntN(3) == 0
 		if inwards {
@@ -188,6 +192,9 @@ func TestShortCutsDoWhatTheLongWayDoes(t *testing.T) {
 		}
 		if short.n.workers[0].turns[0].missed == 0 && len(got[0]) > 0 {
 			shortCuts++
+			if p.gso != 0 {
+				superFrames++
+			}
 		}
 	}
 	for d, n := range short.gw.counters.Totals().Drops {
@@ -198,8 +205,8 @@ func TestShortCutsDoWhatTheLongWayDoes(t *testing.T) {
 		expect(t, "connection "+k, v, b[k])
 	}
 	expect(t, "connections", len(a), len(b))
-	if shortCuts < 5000 {
-		t.Errorf("only %d packets took the short cut", shortCuts)
+	if shortCuts < 5000 || superFrames < 200 {
+		t.Errorf("only %d packets took the short cut, %d super-frames", shortCuts, superFrames)
 	}
 }
 
