@@ -27,7 +27,7 @@ func NewTAPRelay(ctx context.Context, l *lab.Lab, name string, command []string)
 		return nil, err
 	}
 	for _, n := range []*lab.NetNS{a, b} {
-		if err := n.SetUp(Interface, true); err != nil {
+		if err := setUpTAP(ctx, n); err != nil {
 			return nil, err
 		}
 	}
@@ -73,7 +73,7 @@ func NewUplinkRelay(ctx context.Context, l *lab.Lab, name string, command []stri
 	if err != nil {
 		return nil, err
 	}
-	if err := a.SetUp(Interface, true); err != nil {
+	if err := setUpTAP(ctx, a); err != nil {
 		return nil, err
 	}
 	if err := a.AddAddress(Interface, CIDRA); err != nil {
@@ -143,6 +143,15 @@ func NewVethRelay(ctx context.Context, l *lab.Lab, name string, command []string
 		Name: name, About: "a null relay, veth ports (AF_PACKET)", A: a, B: b, Server: AddrB, PIDs: []int{p.PID()},
 		Count: func(context.Context) (Counts, error) { return portCounts(host) },
 	}, nil
+}
+
+// setUpTAP sets a container's TAP up, without a queueing discipline, as swd's has
+// none.
+func setUpTAP(ctx context.Context, n *lab.NetNS) error {
+	if _, err := n.Run(ctx, "tc", "qdisc", "replace", "dev", Interface, "root", "noqueue"); err != nil {
+		return err
+	}
+	return n.SetUp(Interface, true)
 }
 
 func startRelay(ctx context.Context, host *lab.NetNS, command []string) (*lab.Process, error) {
