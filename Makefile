@@ -57,7 +57,7 @@ test: check unit race e2e ## everything above but demo and fuzz
 bench: deps build ## measure side by side: table, JSON and plot under bench/results/
 	@failed=; \
 	bin/swbench $(BENCHFLAGS) || failed="$$failed swbench"; \
-	$(GO) run ./bench/contention --out $(CURDIR)/bench/results/contention || failed="$$failed contention"; \
+	$(GO) run ./bench/contention --out bench/results/contention || failed="$$failed contention"; \
 	$(GO) test -count=1 -timeout 30m -run '^TestScale$$' ./tunnel/mesh -args \
 		-mesh.sizes=10,50,100,200 -mesh.out=$(CURDIR)/bench/results/mesh || failed="$$failed mesh"; \
 	[ -z "$$failed" ] || { echo "not all was measured, see above:$$failed"; exit 1; }

@@ -55,6 +55,19 @@ func (d *testDaemon) fdb() map[string]string {
 	return ports
 }
 
+// announced returns where another member has told a station to be, and data
+// hasn't moved it since; empty if nowhere.
+func (d *testDaemon) announced(mac string) string {
+	told := false
+	for e := range d.sw.Entries(d.now()) {
+		told = told || e.Announced && e.MAC.String() == mac
+	}
+	if !told {
+		return ""
+	}
+	return d.fdb()[mac]
+}
+
 // TestStaticPeers: frames pass between two hosts that are each other's peers,
 // what is learnt shows the peer's name, and everything ends with the peer.
 func TestStaticPeers(t *testing.T) {
