@@ -16,7 +16,7 @@ const (
 	// quantum is how long one port may keep the worker a round, in nanoseconds.
 	// It gets no further Pull after that, and what its last batch took beyond
 	// is off its next rounds. A batch of 64 small frames from TAP to TAP takes
-	// 130,000, a round's wait and wake-ups 1,000.
+	// 185,000 (docs/PERFORMANCE.md, 60 bytes), a round's wait and wake-ups 1,000.
 	quantum = 100_000
 	// longBatch is how long one batch should keep the worker at most: a port
 	// whose frames take longer than 1/64 of it gets smaller batches, down to a
