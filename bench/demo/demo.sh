@@ -122,6 +122,17 @@ for end in "$a 1" "$b 2"; do
 	ip -n "$ns" addr add "198.18.1.$n/24" dev eth1
 	ip -n "$ns" link set eth1 up
 done
+# CUBIC on both ways from a connection's beginning: BBR, where it is the default,
+# paces, which costs the two unequally.
+tcp=/proc/sys/net/ipv4/tcp
+if ! grep -qx cubic ${tcp}_congestion_control && grep -qw cubic ${tcp}_available_congestion_control; then
+	for ns in "$a" "$b"; do
+		for net in 198.18.0.0/24 198.18.1.0/24; do
+			read -ra route <<<"$(ip -n "$ns" route show "$net")"
+			ip -n "$ns" route change "${route[@]}" congctl cubic
+		done
+	done
+fi
 
 # serve NAMESPACE ADDRESS starts an iperf3 server there and waits until it listens.
 serve() {
@@ -136,7 +147,7 @@ serve() {
 }
 # measure ADDRESS prints one TCP stream's Gb/s as the receiver saw it.
 measure() {
-	ip netns exec "$a" iperf3 -C cubic -c "$1" -t "$seconds" -J | jq '.end.sum_received.bits_per_second / 1e9'
+	ip netns exec "$a" iperf3 -c "$1" -t "$seconds" -J | jq '.end.sum_received.bits_per_second / 1e9'
 }
 median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
 

@@ -27,12 +27,14 @@ type Received struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// Rate returns the delivered frames a second.
-func (r Received) Rate() float64 {
-	if r.Seconds <= 0 {
+// Rate returns the delivered frames a second, of the time in which they were sent
+// or of that in which they came, whichever is longer: what a path holds back and
+// gives out at once doesn't count as fast.
+func (r Received) Rate(s Sent) float64 {
+	if r.Delivered == 0 || r.Seconds <= 0 {
 		return 0
 	}
-	return float64(r.Delivered-1) / r.Seconds
+	return float64(r.Delivered-1) / max(r.Seconds, s.Seconds)
 }
 
 // Verify tells what is wrong with what came of the frames sent: damage,

@@ -166,10 +166,14 @@ func TestVerify(t *testing.T) {
 			t.Errorf("%s: not refused", name)
 		}
 	}
-	if got := (Received{Delivered: 11, Seconds: 2}).Rate(); got != 5 {
-		t.Errorf("rate %v, want 5", got)
+	for _, c := range []struct {
+		came, sent, want float64
+	}{{2, 1, 5}, {2, 2, 5}, {0.001, 2, 5}, {0, 2, 0}} {
+		if got := (Received{Delivered: 11, Seconds: c.came}).Rate(Sent{Seconds: c.sent}); got != c.want {
+			t.Errorf("11 frames in %v s, sent in %v: rate %v, want %v", c.came, c.sent, got, c.want)
+		}
 	}
-	if got := (Received{}).Rate(); got != 0 {
+	if got := (Received{}).Rate(Sent{Seconds: 1}); got != 0 {
 		t.Errorf("rate of nothing %v", got)
 	}
 }

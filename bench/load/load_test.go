@@ -64,7 +64,7 @@ func run(t *testing.T, a, b *lab.NetNS, f Frames, d time.Duration, rate float64)
 func TestFullSpeedOverBridge(t *testing.T) {
 	a, b := bridged(t)
 	sent, received := run(t, a, b, DefaultFrames(), 500*time.Millisecond, 0)
-	t.Logf("sent %d, received %+v: %.0f frames/s", sent.Frames, received, received.Rate())
+	t.Logf("sent %d, received %+v: %.0f frames/s", sent.Frames, received, received.Rate(sent))
 	received.RingDropped = 0 // A machine busy with other tests may starve the receiver.
 	if err := received.Verify(sent.Frames); err != nil {
 		t.Error(err)

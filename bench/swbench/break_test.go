@@ -19,6 +19,7 @@ import (
 
 	"heddle/bench/baseline"
 	"heddle/bench/lab"
+	"heddle/bench/load"
 )
 
 func indexOf(ifname string) (int, error) {
@@ -193,20 +194,77 @@ func lie() {
 	fmt.Printf(`{"end": {"sum_sent": {"bytes": %[1]d}, "sum_received": {"bytes": %[1]d, "bits_per_second": 1e10}}}`, lieBytes)
 }
 
-// A figure that is made up costs swbench its exit code, and the reason is told.
-func TestExitCode(t *testing.T) {
+// standIns returns a PATH on which this test plays the programs of those names.
+func standIns(t testing.TB, names ...string) string {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.Symlink(self, filepath.Join(dir, "iperf3")); err != nil {
+	for _, name := range names {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir + ":" + os.Getenv("PATH")
+}
+
+// netperfSays is what the stand-in of netperf prints: 1,000 transactions.
+const netperfSays = "THROUGHPUT=1000\nTHROUGHPUT_UNITS=Trans/s\nELAPSED_TIME=1\nREMOTE_RECV_CALLS=1000\nREMOTE_BYTES_RECVD=1000\n"
+
+// What netperf did is held against the path with the connections that are
+// checked beside it.
+func TestNetperfConnections(t *testing.T) {
+	t.Setenv("PATH", standIns(t, "netperf", "netserver"))
+	b := newBroken(t)
+	b.b.netperf = true
+	m, err := rowNamed(t, "nat-crr").Measure(b.Context(), b.b, b.p)
+	b.NoError(err)
+	if m.values[0] != 1 || m.least.Conns != 1000+contentConns || m.most.Conns != 1000+contentConns {
+		t.Errorf("%+v", m)
+	}
+}
+
+// A path that holds all frames back and gives them out at once is no fast one.
+func TestBurstIsNoRate(t *testing.T) {
+	b := newBroken(t)
+	shape := func(verb, rate, burst string) error {
+		var out []byte
+		var err error
+		b.inHost(func() error {
+			out, err = exec.Command("tc", "qdisc", verb, "dev", "port-b", "root", "tbf", "rate", rate, "burst", burst, "limit", "2400000").CombinedOutput()
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("tc: %w: %s", err, out)
+		}
+		return nil
+	}
+	b.NoError(shape("add", "8bit", "100"))
+	released := make(chan error, 1)
+	time.AfterFunc(1500*time.Millisecond, func() { released <- shape("change", "100gbit", "100mb") })
+	sent, received, err := b.b.frames(b.Context(), b.p, frameRun{size: load.MinSize, seconds: 1})
+	b.NoError(err)
+	b.NoError(<-released)
+	m, err := frameFigure(sent, received, load.MinSize)
+	b.NoError(err)
+	if received.Seconds > 0.5 || m.values[0] > float64(received.Delivered)/1e6 {
+		t.Errorf("%d frames that were sent in %.2f s and came in %.3f are %v Mpps", received.Delivered, sent.Seconds, received.Seconds, m.values)
+	}
+}
+
+// A figure that is made up costs swbench its exit code, and the reason is told.
+func TestExitCode(t *testing.T) {
+	path := standIns(t, "iperf3")
+	self, err := os.Executable()
+	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	c := exec.CommandContext(ctx, self, "--rows", "tcp-1", "--contenders", "bridge", "--quick", "--results", "")
-	c.Env = append(os.Environ(), asItself+"=1", "PATH="+dir+":"+os.Getenv("PATH"))
+	c.Env = append(os.Environ(), asItself+"=1", "PATH="+path)
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
 	err = c.Run()

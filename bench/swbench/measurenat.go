@@ -46,9 +46,9 @@ func connections(where placement, already int) func(context.Context, *bench, *ba
 				return measurement{}, err
 			}
 		}
-		measure := b.connect
+		measure, beside := b.connect, uint64(0)
 		if b.netperf {
-			measure = b.netperfCRR
+			measure, beside = b.netperfCRR, contentConns
 		}
 		r, err := measure(ctx, p, where)
 		if err != nil {
@@ -60,7 +60,7 @@ func connections(where placement, already int) func(context.Context, *bench, *ba
 			}
 		}
 		m := measurement{values: []float64{r.perSecond / 1e3}}
-		m.least, m.most = eachConnection(r.transactions)
+		m.least, m.most = eachConnection(r.transactions + beside)
 		m.least.Conns += uint64(fillEnough * float64(already))
 		// A sweep may begin once more what has ended meanwhile.
 		m.most.Conns += fillSweeps * uint64(already)

@@ -41,7 +41,8 @@ func TestScaleInProcess(t *testing.T) {
 			t.Fatalf("%s: %v", d.row, b.result.Errors)
 		}
 		for _, c := range b.result.Scale[0].Curves {
-			if s := c.BySize[d.sizes[0]]; s == nil || s.Median < 0 || s.Median == 0 && c.Panel == costPanel {
+			// Memory of a few is within what the process gives back meanwhile.
+			if s := c.BySize[d.sizes[0]]; s == nil || s.Median <= 0 && c.Panel == costPanel {
 				t.Errorf("%s: %s is %+v", d.row, c.Name, s)
 			}
 		}

@@ -30,7 +30,7 @@ func frameFigure(sent load.Sent, received load.Received, size uint64) (measureme
 		return measurement{}, err
 	}
 	return measurement{
-		values: []float64{received.Rate() / 1e6},
+		values: []float64{received.Rate(sent) / 1e6},
 		least:  baseline.Least{AToB: baseline.Count{Frames: received.Delivered, Bytes: received.Delivered * size}},
 		most:   &baseline.Most{AToB: baseline.Count{Frames: sent.Frames, Bytes: sent.Frames * size}},
 	}, nil

@@ -35,6 +35,9 @@ func (b *bench) verified(ctx context.Context, row Row, p *baseline.Path) (measur
 		return measurement{}, err
 	}
 	m, err := b.accounted(ctx, row, p)
+	if err == nil && p.A != nil && p.B != nil {
+		err = p.Isolated()
+	}
 	after, errLives := lives(p.PIDs)
 	switch {
 	case errLives != nil:
