@@ -44,8 +44,8 @@ const (
 
 // What swd takes of a flood at the least, in frames a second, while it leaves the
 // others their shares: a flood that doesn't come through takes nothing from
-// anybody. On two cores it takes three to seven times as much, and at least
-// twice as much beside four programs that want them too.
+// anybody. On two cores it takes 2.4 (the slow receiver's) to 7 times as much, and
+// at least twice as much beside four programs that want them too.
 const (
 	leastTaken   = 50_000
 	leastFlooded = 5_000  // Each goes to all ports.
