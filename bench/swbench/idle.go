@@ -2,19 +2,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"heddle/bench/baseline"
 )
-
-// clockTick is the unit of the times in /proc/PID/stat: USER_HZ is 100 on
-// every Linux that Heddle runs on.
-const clockTick = 10 * time.Millisecond
 
 // idle measures what a contender's processes use while nothing is going on.
 func idle(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
@@ -39,13 +36,13 @@ func idle(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) 
 // usage adds up the CPU time and the resident memory, in bytes, of processes.
 func usage(pids []int) (cpu time.Duration, rss uint64, err error) {
 	for _, pid := range pids {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return 0, 0, fmt.Errorf("CPU time: %w", err)
-		}
-		c, r, err := parseStat(string(stat))
+		c, err := cpuTime(pid)
 		if err != nil {
 			return 0, 0, fmt.Errorf("CPU time of %d: %w", pid, err)
+		}
+		r, err := resident(pid)
+		if err != nil {
+			return 0, 0, fmt.Errorf("memory of %d: %w", pid, err)
 		}
 		cpu += c
 		rss += r
@@ -53,25 +50,28 @@ func usage(pids []int) (cpu time.Duration, rss uint64, err error) {
 	return cpu, rss, nil
 }
 
-// parseStat reads utime, stime and rss from /proc/PID/stat (proc_pid_stat(5),
-// fields 14, 15 and 24).
-func parseStat(stat string) (cpu time.Duration, rss uint64, err error) {
-	// The second field is the program's name in brackets, which may contain
-	// anything.
-	end := strings.LastIndex(stat, ") ")
-	if end < 0 {
-		return 0, 0, fmt.Errorf("malformed: %q", stat)
+// cpuTime is what a process has used of all CPUs, its threads that have ended
+// included, in ns: its clock (clock_getcpuclockid(3), make_process_cpuclock in
+// linux/posix-timers.h).
+func cpuTime(pid int) (time.Duration, error) {
+	const cpuclockSched = 2
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|cpuclockSched), &ts); err != nil {
+		return 0, os.NewSyscallError("clock_gettime", err)
 	}
-	fields := strings.Fields(stat[end+2:])
-	const third = 3 // fields[0] is field 3.
-	if len(fields) <= 24-third {
-		return 0, 0, fmt.Errorf("malformed: %q", stat)
+	return time.Duration(ts.Nano()), nil
+}
+
+// resident is a process's resident memory (proc_pid_statm(5)).
+func resident(pid int) (uint64, error) {
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
 	}
-	user, errUser := strconv.ParseInt(fields[14-third], 10, 64)
-	system, errSystem := strconv.ParseInt(fields[15-third], 10, 64)
-	pages, errPages := strconv.ParseUint(fields[24-third], 10, 64)
-	if err := errors.Join(errUser, errSystem, errPages); err != nil {
-		return 0, 0, err
+	fields := strings.Fields(string(statm))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("malformed: %q", statm)
 	}
-	return time.Duration(user+system) * clockTick, pages * uint64(os.Getpagesize()), nil
+	pages, err := strconv.ParseUint(fields[1], 10, 64)
+	return pages * uint64(os.Getpagesize()), err
 }

@@ -131,18 +131,19 @@ const perSpace = 10
 // settle waits until swd has done with what follows from changes on the host,
 // 10 s at most: until it takes no more than 4% of a core.
 func (c *crowd) settle(ctx context.Context) error {
+	const turn = 250 * time.Millisecond
 	last := time.Duration(0)
 	for range 40 {
 		now, _, err := usage(c.path.PIDs)
 		if err != nil {
 			return err
 		}
-		if now-last <= clockTick {
+		if now-last <= turn/25 {
 			return nil
 		}
 		last = now
 		select {
-		case <-time.After(25 * clockTick):
+		case <-time.After(turn):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -22,7 +22,7 @@ var targets = []target{
 	{frames60, "swd-tap", "bridge", 1.5},
 	{rrCross, "swd-tap", "bridge", 0.9},
 	{rrCross, "swd-tap", "ovs", 1.3},
-	{idleCPU, "swd-tap", "", 0.5}, // Shown as 0%: less than the clock's tick tells apart.
+	{idleCPU, "swd-tap", "", 0.5}, // 0% to the nearest.
 	{idleRSS, "swd-tap", "", 60},
 	{idleCPU, "swd-veth", "", 0.5},
 	{idleRSS, "swd-veth", "", 60},

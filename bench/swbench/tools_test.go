@@ -2,6 +2,8 @@ package main
 
 import (
 	"math"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -152,16 +154,24 @@ PASS
 	}
 }
 
-func TestParseStat(t *testing.T) {
-	// proc_pid_stat(5); the name holds what a careless parser trips over.
-	const stat = "4711 (swd) S) S 1 4711 4711 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 9 0 3 1300000000 2500 18446744073709551615 0 0\n"
-	cpu, rss, err := parseStat(stat)
-	if err != nil || cpu != 2*time.Second || rss != 2500*4096 {
-		t.Errorf("%v, %d, %v", cpu, rss, err)
+// What a process uses is told to less than a millisecond, and to the page.
+func TestUsage(t *testing.T) {
+	before, rss, err := usage([]int{os.Getpid()})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, bad := range []string{"", "4711 (swd) S 1 2 3", strings.Replace(stat, " 150 ", " x ", 1)} {
-		if _, _, err := parseStat(bad); err == nil {
-			t.Errorf("%q: accepted", bad)
-		}
+	began := time.Now()
+	for time.Since(began) < 3*time.Millisecond {
+	}
+	after, _, err := usage([]int{os.Getpid()})
+	if err != nil || after <= before || after-before > time.Second || rss < 1<<20 {
+		t.Errorf("%v, then %v, %d B resident, %v", before, after, rss, err)
+	}
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := usage([]int{gone.Process.Pid}); err == nil {
+		t.Error("a process that has ended uses something")
 	}
 }
