@@ -25,8 +25,8 @@ import (
 //	                              └── container that the flood is for
 
 const (
-	// drowning is frames a second: more than a worker takes from any source, and
-	// the sender sleeps between its batches all the same.
+	// drowning is frames a second: more than a worker takes from any source, if the
+	// sender gets as far; it sleeps between its batches all the same.
 	drowning = 1_000_000
 	// calm is how long a figure is taken for.
 	calm = time.Second
