@@ -247,7 +247,7 @@ func TestWanted(t *testing.T) {
 		{[]string{"tcp-1"}, nil, 2}, {[]string{"tcp-1-pinned"}, nil, 2},
 		{[]string{"tcp-1"}, []string{"swd-*"}, 0}, {[]string{"tcp-1"}, []string{"swd-tap", "bridge"}, 1},
 		{[]string{"latency"}, nil, 0}, {[]string{"idle"}, []string{"swd-tap"}, 2},
-		{[]string{inProcessRow}, []string{"bridge"}, 16},
+		{[]string{inProcessRow}, []string{"bridge"}, 17},
 	} {
 		if got := count(c.rows, c.contenders); got != c.want {
 			t.Errorf("%v on %v: %d targets, want %d", c.rows, c.contenders, got, c.want)
