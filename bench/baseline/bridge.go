@@ -47,18 +47,7 @@ func NewBridge(l *lab.Lab) (*Path, error) {
 	}, nil
 }
 
-// portCounts reads the counters of the bridge's ports.
+// portCounts reads the counters of a host's ports towards A and B.
 func portCounts(host *lab.NetNS) (Counts, error) {
-	a, err := host.Stats(portA)
-	if err != nil {
-		return Counts{}, err
-	}
-	b, err := host.Stats(portB)
-	if err != nil {
-		return Counts{}, err
-	}
-	return Counts{
-		FromA: Count{a.RxFrames, a.RxBytes}, ToA: Count{a.TxFrames, a.TxBytes},
-		FromB: Count{b.RxFrames, b.RxBytes}, ToB: Count{b.TxFrames, b.TxBytes},
-	}, nil
+	return countsAt(end{host, portA, false}, end{host, portB, false})
 }

@@ -67,10 +67,7 @@ func NewMasquerade(ctx context.Context, l *lab.Lab) (*Path, error) {
 	if err := host.AddAddress("br0", Gateway+"/24"); err != nil {
 		return nil, err
 	}
-	if err := a.AddAddress(Interface, CIDRA); err != nil {
-		return nil, err
-	}
-	if _, err := a.Run(ctx, "ip", "route", "add", "default", "via", Gateway); err != nil {
+	if err := addressInside(ctx, a); err != nil {
 		return nil, err
 	}
 	if err := host.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
@@ -104,11 +101,7 @@ func NewMasquerade(ctx context.Context, l *lab.Lab) (*Path, error) {
 // masqueradeCounts reads the counters of the two interfaces and of the rules
 // that translate, which the first packet of a connection passes.
 func masqueradeCounts(ctx context.Context, host *lab.NetNS) (Counts, error) {
-	a, err := host.Stats(portA)
-	if err != nil {
-		return Counts{}, err
-	}
-	b, err := host.Stats(Uplink)
+	c, err := countsAt(end{host, portA, false}, end{host, Uplink, false})
 	if err != nil {
 		return Counts{}, err
 	}
@@ -116,12 +109,8 @@ func masqueradeCounts(ctx context.Context, host *lab.NetNS) (Counts, error) {
 	if err != nil {
 		return Counts{}, err
 	}
-	conns, err := ruleHits(out.Stdout)
-	return Counts{
-		FromA: Count{a.RxFrames, a.RxBytes}, ToA: Count{a.TxFrames, a.TxBytes},
-		FromB: Count{b.RxFrames, b.RxBytes}, ToB: Count{b.TxFrames, b.TxBytes},
-		Conns: conns,
-	}, err
+	c.Conns, err = ruleHits(out.Stdout)
+	return c, err
 }
 
 // ruleHits adds up the packets of all named counters in what `nft -j` prints

@@ -69,6 +69,15 @@ func NewOutside(ctx context.Context, l *lab.Lab, name string) (a, host, b *lab.N
 	return a, host, b, nil
 }
 
+// addressInside gives A its address, and the gateway as its way out.
+func addressInside(ctx context.Context, a *lab.NetNS) error {
+	if err := a.AddAddress(Interface, CIDRA); err != nil {
+		return err
+	}
+	_, err := a.Run(ctx, "ip", "route", "add", "default", "via", Gateway)
+	return err
+}
+
 // GatewayMAC returns the hardware address that A sends to B by, which a packet
 // from A to B must have resolved before.
 func (p *Path) GatewayMAC() (net.HardwareAddr, error) {

@@ -78,6 +78,36 @@ func TunnelCounts(a, b TunnelEnd) Counts {
 	}
 }
 
+// end is an interface at which a path counts: one of its own, or, where it has
+// none, the container's.
+type end struct {
+	ns     *lab.NetNS
+	ifname string
+	// inside tells that it is the container's, which sends what the path takes in.
+	inside bool
+}
+
+// count returns what came from the container and what went to it.
+func (e end) count() (from, to Count, err error) {
+	s, err := e.ns.Stats(e.ifname)
+	from, to = Count{s.RxFrames, s.RxBytes}, Count{s.TxFrames, s.TxBytes}
+	if e.inside {
+		from, to = to, from
+	}
+	return from, to, err
+}
+
+// countsAt reads the counters of a path at its ends.
+func countsAt(a, b end) (c Counts, err error) {
+	if c.FromA, c.ToA, err = a.count(); err != nil {
+		return Counts{}, err
+	}
+	if c.FromB, c.ToB, err = b.count(); err != nil {
+		return Counts{}, err
+	}
+	return c, nil
+}
+
 // Forget ends the connections that the path tracks, if it tracks any.
 func (p *Path) Forget(ctx context.Context) error {
 	if p.NAT == nil {

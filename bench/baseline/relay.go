@@ -36,20 +36,8 @@ func NewTAPRelay(ctx context.Context, l *lab.Lab, name string, command []string)
 	}
 	return &Path{
 		Name: name, About: "a null relay, TAP ports", A: a, B: b, Server: AddrB, PIDs: []int{p.PID()},
-		// A TAP receives what the relay writes to it.
 		Count: func(context.Context) (Counts, error) {
-			atA, err := a.Stats(Interface)
-			if err != nil {
-				return Counts{}, err
-			}
-			atB, err := b.Stats(Interface)
-			if err != nil {
-				return Counts{}, err
-			}
-			return Counts{
-				FromA: Count{atA.TxFrames, atA.TxBytes}, ToA: Count{atA.RxFrames, atA.RxBytes},
-				FromB: Count{atB.TxFrames, atB.TxBytes}, ToB: Count{atB.RxFrames, atB.RxBytes},
-			}, nil
+			return countsAt(end{a, Interface, true}, end{b, Interface, true})
 		},
 	}, nil
 }
@@ -76,31 +64,17 @@ func NewUplinkRelay(ctx context.Context, l *lab.Lab, name string, command []stri
 	if err := setUpTAP(ctx, a); err != nil {
 		return nil, err
 	}
-	if err := a.AddAddress(Interface, CIDRA); err != nil {
+	if err := addressInside(ctx, a); err != nil {
 		return nil, err
 	}
 	if err := b.AddAddress(Interface, Gateway+"/24"); err != nil {
-		return nil, err
-	}
-	if _, err := a.Run(ctx, "ip", "route", "add", "default", "via", Gateway); err != nil {
 		return nil, err
 	}
 	return &Path{
 		Name: name, About: "a null relay, TAP port and uplink (AF_PACKET), no NAT", A: a, B: b,
 		Server: AddrOutside, External: AddrA, PIDs: []int{p.PID()},
 		Count: func(context.Context) (Counts, error) {
-			inside, err := a.Stats(Interface)
-			if err != nil {
-				return Counts{}, err
-			}
-			outside, err := host.Stats(Uplink)
-			if err != nil {
-				return Counts{}, err
-			}
-			return Counts{
-				FromA: Count{inside.TxFrames, inside.TxBytes}, ToA: Count{inside.RxFrames, inside.RxBytes},
-				FromB: Count{outside.RxFrames, outside.RxBytes}, ToB: Count{outside.TxFrames, outside.TxBytes},
-			}, nil
+			return countsAt(end{a, Interface, true}, end{host, Uplink, false})
 		},
 	}, nil
 }

@@ -56,18 +56,23 @@ func Packet(ctx context.Context, interfaces [2]string, cpu int, ready func()) (e
 	return run(ctx, ports, cpu)
 }
 
-func newPacketPort(name string) (*packetPort, error) {
+func newPacketPort(name string) (_ *packetPort, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("packet socket on %s: %w", name, err)
+		}
+	}()
 	link, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
+		return nil, err
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("packet socket on %s: socket: %w", name, err)
+		return nil, os.NewSyscallError("socket", err)
 	}
 	p := &packetPort{socket: fd}
 	if err := p.open(link.Index); err != nil {
-		return nil, errors.Join(fmt.Errorf("packet socket on %s: %w", name, err), p.close())
+		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
 }
