@@ -100,8 +100,8 @@ func (c *collector) expect(t *testing.T, from, n int) {
 			if got != uint64(i) {
 				t.Fatalf("got frame %d, want %d", got, i)
 			}
-		case <-time.After(5 * time.Second):
-			t.Fatalf("frame %d did not arrive in 5 s", i)
+		case <-time.After(20 * time.Second):
+			t.Fatalf("frame %d did not arrive in 20 s", i)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func TestMutexSleeps(t *testing.T) {
 	m.Unlock()
 	select {
 	case <-got:
-	case <-time.After(10 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("who sleeps is not woken")
 	}
 	m.Unlock()

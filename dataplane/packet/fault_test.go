@@ -6,20 +6,9 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"heddle/dataplane"
 )
-
-// await polls a condition that the kernel brings about a little later.
-func await(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for start := time.Now(); !is(); time.Sleep(time.Millisecond) {
-		if time.Since(start) > patience {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
 
 // quiet checks that after two pulls nothing, not even an error, wakes a worker.
 func quiet(t *testing.T, p *Port) {
@@ -61,8 +50,12 @@ func TestDownAndUp(t *testing.T) {
 		c.port.Push(batchOf(0, s))
 		return readable(t, c.far.fd, 0)
 	})
-	// The far end's socket has reported the loss of carrier to nobody.
-	must(t, c.far.send(s))
+	// The far end's carrier is back when the kernel gets to it, and its socket has
+	// reported the loss to nobody.
+	await(t, "frames come", func() bool {
+		must(t, c.far.send(s))
+		return readable(t, c.port.FD(0), 0)
+	})
 	same(t, pull(t, c.port, 0, 1)[0], s)
 	if d := drops(c.port); d["tx-down"] != 3 {
 		t.Errorf("drops after recovery: %v", d)

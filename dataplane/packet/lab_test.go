@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -14,8 +16,9 @@ import (
 	"heddle/dataplane/wire"
 )
 
-// patience is how long a test waits for something that takes microseconds.
-const patience = 5 * time.Second
+// patience is how long a test waits for something that takes microseconds, on a
+// machine that may stand still for seconds.
+const patience = 20 * time.Second
 
 // netns is a network namespace of a test's own.
 type netns struct {
@@ -134,15 +137,44 @@ func (p *peer) close() {
 	p.fd = -1
 }
 
-// connected waits until what from sends arrives at to.
+// connected waits until the last of what from sends has arrived at to.
 func connected(tb testing.TB, from, to *peer) {
 	tb.Helper()
-	for start := time.Now(); time.Since(start) < patience; {
-		if from.send(build(recipe{payload: 18})) == nil && readable(tb, to.fd, time.Millisecond) {
-			return
+	start := time.Now()
+	for i := uint16(0); time.Since(start) < patience; i++ {
+		s := build(recipe{payload: 18, port: i})
+		if from.send(s) != nil {
+			continue
+		}
+		for got, ok := to.tryRecv(time.Millisecond); ok; got, ok = to.tryRecv(time.Millisecond) {
+			if bytes.Equal(got.frame, s.frame) {
+				return
+			}
 		}
 	}
 	tb.Fatal("no frame passes the veth pair")
+}
+
+// await polls a condition that the kernel brings about a little later.
+func await(tb testing.TB, what string, is func() bool) {
+	tb.Helper()
+	for start := time.Now(); !is(); time.Sleep(time.Millisecond) {
+		if time.Since(start) > patience {
+			tb.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// arrived waits until n frames lie in a worker's ring that are still to be
+// pulled: a veth pair hands them over by the kernel's backlog, which may not be
+// through with them when the sender's system call returns.
+func arrived(tb testing.TB, p *Port, worker, n int) {
+	tb.Helper()
+	q := &p.queues[worker]
+	for i := range n {
+		hdr := (*unix.Tpacket2Hdr)(unsafe.Pointer(&q.slots[(q.next+i)%len(q.slots)][0]))
+		await(tb, "the ring has what was sent", func() bool { return atomic.LoadUint32(&hdr.Status)&unix.TP_STATUS_USER != 0 })
+	}
 }
 
 // send sends a frame and returns the kernel's opinion.

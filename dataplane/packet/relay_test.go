@@ -57,7 +57,8 @@ func newRelay(tb testing.TB, workers int) *relay {
 	tb.Cleanup(e.Stop)
 	must(tb, e.Attach(1, r.ports[0], across{r.ports[1]}))
 	must(tb, e.Attach(2, r.ports[1], across{r.ports[0]}))
-	r.client.exec("ping", "-c1", "-W5", "198.18.0.2")
+	// The first may be lost: a carrier is there before the kernel has taken note.
+	r.client.exec("ping", "-c1", "-i0.2", "-w20", "198.18.0.2")
 	return r
 }
 
@@ -105,7 +106,7 @@ func TestContainersTalk(t *testing.T) {
 				checkChecksums(t, s)
 			}
 			got := r.ports[0].Counters().Totals()
-			if mean := got.RxBytes / got.RxFrames; tc.whole != (mean > 4000) {
+			if mean := got.RxBytes / got.RxFrames; tc.whole != (mean > 2000) { // One alone has 1,514 at most.
 				t.Errorf("%d frames of %d bytes in the mean came by the client's port; want GSO frames: %v", got.RxFrames, mean, tc.whole)
 			}
 			for _, p := range r.ports {

@@ -17,8 +17,9 @@ import (
 	"heddle/dataplane/wire"
 )
 
-// patience is how long a test waits for something that takes microseconds.
-const patience = 5 * time.Second
+// patience is how long a test waits for something that takes microseconds, on a
+// machine that may stand still for seconds.
+const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv("HDTAP_HOLD"); name != "" {

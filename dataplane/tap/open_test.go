@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -131,12 +132,16 @@ func TestANewDeviceHasNoQueueingDiscipline(t *testing.T) {
 func exchange(t *lab.T, n *lab.NetNS, p *Port, ifName string) {
 	t.Helper()
 	s := openSocket(t, n, ifName)
-	t.NoError(s.send(plain(60, 7), wire.VNetHdr{}))
 	got := -1
-	for w := range p.queues {
-		b := dataplane.NewBatch(w)
-		if p.Pull(b); b.N > 0 {
-			got = int(b.Frames[0].Bytes()[20])
+	// A device that is taken over has its carrier back, but swallows frames until
+	// the kernel has taken note of that.
+	for start := time.Now(); got < 0 && time.Since(start) < patience; {
+		t.NoError(s.send(plain(60, 7), wire.VNetHdr{}))
+		for w := range p.queues {
+			b := dataplane.NewBatch(w)
+			if p.Pull(b); b.N > 0 {
+				got = int(b.Frames[0].Bytes()[20])
+			}
 		}
 	}
 	p.Push(batchOf(len(p.queues)-1, frame{data: plain(60, 8)}))

@@ -208,10 +208,15 @@ func TestRingLetsGoOfTheDevice(t *testing.T) {
 	proc := startHolder(l, ns, "t1"+ringed)
 	proc.Kill()
 	<-proc.Exited()
-	p := openIn(l, ns, Config{Name: "t1", Rings: rings})
+	// Open waits for the process's rings, but not for a kernel that is late.
+	var p *Port
+	l.Eventually(patience, "the killed process's TAP is taken over", func() error {
+		return ns.Do(func() (err error) { p, err = Open(Config{Name: "t1", Rings: rings}); return err })
+	})
 	if p.Created() {
 		t.Error("what a killed process with rings left was made anew, not taken over")
 	}
+	l.NoError(p.Delete())
 }
 
 // TestHeldIsWaitedForOnce: daemons try a TAP that somebody holds again and again,
