@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Prefix starts the name of every namespace that a lab makes; the rest is the
@@ -21,8 +21,8 @@ const Prefix = "hdb"
 
 const (
 	netnsDir   = "/run/netns"     // Where ip-netns(8) keeps the names.
-	stopGrace  = 3 * time.Second  // From SIGTERM to SIGKILL.
-	closeBound = 15 * time.Second // For all of Close.
+	stopGrace  = 10 * time.Second // From SIGTERM to SIGKILL.
+	closeBound = 30 * time.Second // For all of Close.
 )
 
 var labSeq atomic.Int64
@@ -79,7 +79,7 @@ func (l *Lab) record(words ...string) {
 }
 
 // Close stops the lab's processes, newest first, removes its namespaces with
-// all that is in them and its directory. It takes 15 s at most; what it could
+// all that is in them and its directory. It takes 30 s at most; what it could
 // not end by then is in the error. Calling it again does nothing.
 func (l *Lab) Close() error {
 	l.mu.Lock()
@@ -125,7 +125,7 @@ func removeStale() error {
 		if !stale(name) {
 			continue
 		}
-		if err := netns.DeleteNamed(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := removeName(name); err != nil {
 			return fmt.Errorf("lab: removing %s, left behind by a killed run: %w", name, err)
 		}
 	}
@@ -140,6 +140,20 @@ func removeStale() error {
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("lab: removing %s, left behind by a killed run: %w", dir, err)
 		}
+	}
+	return nil
+}
+
+// removeName removes a namespace's name, which another process may be removing
+// at the same time, or have made no mount of before it was killed: what isn't
+// mounted can't be unmounted (EINVAL, umount(2)), and is removed all the same.
+func removeName(name string) error {
+	path := filepath.Join(netnsDir, name)
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unmounting %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }

@@ -2,16 +2,18 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // Veth makes a pair of virtual Ethernet interfaces, one end in each
-// namespace, both up. The namespaces may be the same.
+// namespace, both up and running. The namespaces may be the same.
 func (l *Lab) Veth(a *NetNS, aName string, b *NetNS, bName string) error {
 	l.record("ip -n", a.Name, "link add", aName, "up type veth peer name", bName, "netns", b.Name)
 	l.record("ip -n", b.Name, "link set", bName, "up")
@@ -25,10 +27,32 @@ func (l *Lab) Veth(a *NetNS, aName string, b *NetNS, bName string) error {
 	if err != nil {
 		return fmt.Errorf("veth %s–%s between %s and %s: %w", aName, bName, a.Name, b.Name, err)
 	}
-	if err := a.setUp(aName); err != nil {
+	if err := errors.Join(a.setUp(aName), b.setUp(bName)); err != nil {
 		return err
 	}
-	return b.setUp(bName)
+	return errors.Join(a.awaitRunning(aName), b.awaitRunning(bName))
+}
+
+// awaitRunning waits until an interface with a carrier is in use. The kernel does
+// that a moment after the carrier came (linkwatch in net/core/link_watch.c), and
+// until then loses without a word what is sent, and a bridge that gets the
+// interface as a port keeps it blocked.
+func (n *NetNS) awaitRunning(name string) error {
+	const bound = 20 * time.Second
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); ; <-tick.C {
+		link, err := n.Link(name)
+		if err != nil {
+			return err
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Since(began) > bound {
+			return fmt.Errorf("interface %s in %s: its state is %v after %v", name, n.Name, link.Attrs().OperState, bound)
+		}
+	}
 }
 
 // AddBridge makes a kernel bridge that is up and has the given interfaces of

@@ -165,7 +165,7 @@ func (p *Process) finish(ctx context.Context) (Output, error) {
 	return out, nil
 }
 
-// Stop ends the process by SIGTERM, after 3 s by SIGKILL, and waits for its
+// Stop ends the process by SIGTERM, after 10 s by SIGKILL, and waits for its
 // end. It fails if SIGKILL was needed.
 func (p *Process) Stop() error {
 	p.signalStop()

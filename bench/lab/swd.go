@@ -16,7 +16,7 @@ import (
 )
 
 // readyBound is how long swd may take to say that it serves.
-const readyBound = 20 * time.Second
+const readyBound = 60 * time.Second
 
 // Binaries are the programs under test.
 type Binaries struct {
@@ -136,7 +136,7 @@ func (s *Swd) Log() string {
 	return log
 }
 
-// Stop ends the daemon by SIGTERM; one that needs SIGKILL after 3 s or exits
+// Stop ends the daemon by SIGTERM; one that needs SIGKILL after 10 s or exits
 // with other than 0 is an error.
 func (s *Swd) Stop() error {
 	p := s.Process()
