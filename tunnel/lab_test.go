@@ -109,8 +109,8 @@ func TestTheKernelsVXLANIsAPeer(t *testing.T) {
 		t.Run(fmt.Sprint("IPv6 outside ", outer6), func(t *testing.T) {
 			k := newKernelPeer(t, outer6)
 			for _, inner := range []string{"198.18.0.", "2001:db8:1::"} {
-				k.Run(k.c, "ping", "-c", "3", "-i", "0.05", "-w", "20", inner+"2")
-				k.Run(k.peer, "ping", "-c", "3", "-i", "0.05", "-w", "20", inner+"1")
+				k.pings(k.c, inner+"2")
+				k.pings(k.peer, inner+"1")
 				k.carries(k.c, k.peer, inner+"2")
 				k.carries(k.peer, k.c, inner+"1")
 			}
@@ -128,6 +128,15 @@ func TestTheKernelsVXLANIsAPeer(t *testing.T) {
 			k.Run(k.c, "ping", "-c", "1", "-W", "5", "-M", "dont", "-s", "5000", "198.18.0.2")
 		})
 	}
+}
+
+// pings waits until a ping is answered: the first may be lost before carriers are up.
+func (k *kernelPeer) pings(from *lab.NetNS, addr string) {
+	k.Helper()
+	k.Eventually(patience, "pings of "+addr+" are answered", func() error {
+		_, err := from.Run(k.Context(), "ping", "-c1", "-W1", addr)
+		return err
+	})
 }
 
 // carries sends 8 MB by TCP and compares.

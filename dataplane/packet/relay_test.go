@@ -58,7 +58,10 @@ func newRelay(tb testing.TB, workers int) *relay {
 	must(tb, e.Attach(1, r.ports[0], across{r.ports[1]}))
 	must(tb, e.Attach(2, r.ports[1], across{r.ports[0]}))
 	// The first may be lost: a carrier is there before the kernel has taken note.
-	r.client.exec("ping", "-c1", "-i0.2", "-w20", "198.18.0.2")
+	r.client.lab.Eventually(patience, "packets pass", func() error {
+		_, err := r.client.ns.Run(tb.Context(), "ping", "-c1", "-W1", "198.18.0.2")
+		return err
+	})
 	return r
 }
 

@@ -66,8 +66,12 @@ func TestTwoContainers(t *testing.T) {
 	r := startRelay(l, pa, pb)
 	l.NoError(a.AddAddress("t0", "198.18.0.1/24", "2001:db8::1/64"))
 	l.NoError(b.AddAddress("t0", "198.18.0.2/24", "2001:db8::2/64"))
-	l.Run(a, "ping", "-c", "2", "-i", "0.2", "-w", "20", "198.18.0.2")
-	l.Run(a, "ping", "-c", "2", "-i", "0.2", "-w", "20", "2001:db8::2")
+	for _, addr := range []string{"198.18.0.2", "2001:db8::2"} {
+		l.Eventually(patience, "pings are answered", func() error {
+			_, err := a.Run(t.Context(), "ping", "-c1", "-W1", addr)
+			return err
+		})
+	}
 
 	for _, addr := range []string{"198.18.0.2:7000", "[2001:db8::2]:7000"} {
 		sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
