@@ -4,6 +4,9 @@ import (
 	"testing"
 
 	"github.com/google/gopacket/layers"
+
+	"heddle/dataplane"
+	"heddle/dataplane/wire"
 )
 
 // oneTag and twoTags are the tags of a customer's and of a provider's frames.
@@ -69,5 +72,20 @@ func TestPushSendsWhatItIsGiven(t *testing.T) {
 	}
 	if got := c.port.Counters().Totals().TxFrames; got != uint64(len(frames)) {
 		t.Errorf("%d frames counted, %d sent", got, len(frames))
+	}
+}
+
+// TestTagsComeStripped makes sure that the tests of tagged frames pass
+// the way by tpacket2_hdr: a frame whose tag was put back begins 4 bytes early.
+func TestTagsComeStripped(t *testing.T) {
+	c := newCable(t, 1)
+	b := &dataplane.Batch{}
+	must(t, c.far.send(build(recipe{payload: 18, tags: twoTags})))
+	if !readable(t, c.port.FD(0), patience) {
+		t.Fatal("nothing arrived")
+	}
+	c.port.Pull(b)
+	if b.N != 1 || b.Frames[0].Off != plainMAC-bufStart-wire.VLANTagLen {
+		t.Errorf("%d frames, the first at %d", b.N, b.Frames[0].Off)
 	}
 }

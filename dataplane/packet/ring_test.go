@@ -107,21 +107,6 @@ func FuzzLend(f *testing.F) {
 	})
 }
 
-// TestTagsComeStripped makes sure that the tests above of tagged frames pass
-// the way by tpacket2_hdr: a frame whose tag was put back begins 4 bytes early.
-func TestTagsComeStripped(t *testing.T) {
-	c := newCable(t, 1)
-	b := &dataplane.Batch{}
-	must(t, c.far.send(build(recipe{payload: 18, tags: twoTags})))
-	if !readable(t, c.port.FD(0), patience) {
-		t.Fatal("nothing arrived")
-	}
-	c.port.Pull(b)
-	if b.N != 1 || b.Frames[0].Off != plainMAC-bufStart-wire.VLANTagLen {
-		t.Errorf("%d frames, the first at %d", b.N, b.Frames[0].Off)
-	}
-}
-
 // TestRingWraps sends many frames of all lengths, some pulled at once and some
 // left lying, and holds what comes out against what went in.
 func TestRingWraps(t *testing.T) {
