@@ -38,7 +38,8 @@ type fakeHost struct {
 	portTaken bool               // Somebody else has the tunnels' port.
 	paths     map[netip.Addr]int // Path MTUs that aren't 1500; 0 is no way.
 
-	failConfigure error // What configure of port b fails with.
+	failConfigure error  // What configure of port b fails with.
+	onRelease     func() // Called ahead of each release; nil for nothing.
 	closed        bool
 }
 
@@ -211,6 +212,12 @@ func (h *fakeHost) probe(_ context.Context, p *config.Port) error {
 func (d *fakeDevice) restore(context.Context) error { return nil }
 
 func (d *fakeDevice) release() error {
+	d.h.mu.Lock()
+	ahead := d.h.onRelease
+	d.h.mu.Unlock()
+	if ahead != nil {
+		ahead()
+	}
 	d.h.mu.Lock()
 	defer d.h.mu.Unlock()
 	d.h.opened--

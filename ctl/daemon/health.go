@@ -283,12 +283,10 @@ func (d *Daemon) wakeRetry() {
 }
 
 // takeDown detaches a port; what was learnt behind it is forgotten, so that
-// its stations are found elsewhere. The caller holds change.
+// its stations are found elsewhere. The reason is there first: nobody sees a port
+// that is down without one. The caller holds change.
 func (d *Daemon) takeDown(p *port, why error) {
 	wasUp := p.attached
-	if wasUp {
-		d.detach(p)
-	}
 	d.mu.Lock()
 	p.down = why
 	if wasUp {
@@ -296,6 +294,7 @@ func (d *Daemon) takeDown(p *port, why error) {
 	}
 	d.mu.Unlock()
 	if wasUp {
+		d.detach(p)
 		d.noteDown(p)
 	}
 }
@@ -310,13 +309,12 @@ func (d *Daemon) releaseDevice(p *port) {
 	if p.dev == nil {
 		return
 	}
-	d.carry(p)
-	if err := p.dev.release(); err != nil {
+	if err := d.carry(p).release(); err != nil {
 		d.log.Warn("release of a device failed", zap.String("port", p.spec.Name), zap.Error(err))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p.dev, p.wait, p.retry = nil, 0, time.Time{}
+	p.wait, p.retry = 0, time.Time{}
 	d.wakeRetry()
 }
 

@@ -314,17 +314,22 @@ func noPort(name string) *failure {
 	return fail(http.StatusNotFound, "there is no port %s", printable(name)).withHint("swctl port ls lists them")
 }
 
+// errRemoving is why a port is down that is about to be gone.
+var errRemoving = errors.New("it is being removed")
+
 // dropPort ends a port. The error says what is left on the host of it; the
 // port is gone in any case.
 func (d *Daemon) dropPort(p *port) error {
+	d.mu.Lock()
+	p.down = errRemoving
+	d.mu.Unlock()
 	if p.attached {
 		d.detach(p)
 	}
 	d.leaveNAT(p)
 	var err error
 	if p.dev != nil {
-		d.carry(p)
-		err = p.dev.remove()
+		err = d.carry(p).remove()
 	} else {
 		ctx, cancel := context.WithTimeout(d.life, usableTimeout)
 		defer cancel()
@@ -339,20 +344,24 @@ func (d *Daemon) dropPort(p *port) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	addTotals(&d.retired, &p.carried)
-	p.dev = nil
 	delete(d.ports, p.spec.Name)
 	d.ids[p.id] = nil
 	d.statics.removePort(p.spec.Name)
 	return err
 }
 
-// carry adds the counts of a device that is about to go to the port's.
-func (d *Daemon) carry(p *port) {
-	p.dev.sample()
-	t := deviceTotals(p.dev)
+// carry takes its device from a port, which keeps the device's counts: whoever
+// reads them finds them once, at the device or at the port. The caller holds
+// change, and gives the device back.
+func (d *Daemon) carry(p *port) device {
+	dev := p.dev
+	dev.sample()
+	t := deviceTotals(dev)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	addTotals(&p.carried, &t)
+	p.dev = nil
+	return dev
 }
 
 // totals returns the port's counts over all its devices. The caller holds mu.
