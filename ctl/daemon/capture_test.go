@@ -74,7 +74,7 @@ func (c *capturing) frames() (all []string) {
 		}
 		dir, _, _ := strings.Cut(i.Description, ":")
 		all = append(all, fmt.Sprintf("%s %s %d %d", i.Name, dir, ci.Length, len(data)))
-		if age := time.Since(ci.Timestamp); age < 0 || age > time.Minute {
+		if age := time.Since(ci.Timestamp); age.Abs() > time.Minute { // A clock may be set back meanwhile.
 			c.t.Errorf("timestamp %v", ci.Timestamp)
 		}
 	}
@@ -194,7 +194,7 @@ func TestCaptureIsBounded(t *testing.T) {
 	// Nobody reads all[0]: its ring fills, frames pass all the same.
 	a, b := d.h.device(linkA).mem, d.h.device(linkB).mem
 	sent, passed := 0, 0
-	for deadline := time.Now().Add(30 * time.Second); sent < 100_000 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); sent < 30_000 && time.Now().Before(deadline); {
 		n := a.InjectBytes(0, slices.Repeat([][]byte{bytes.Repeat(frame(2, 1), 20)}, 64)...)
 		sent += n
 		passed += len(b.Sent(0))

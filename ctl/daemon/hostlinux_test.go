@@ -211,9 +211,8 @@ func TestDescriptors(t *testing.T) {
 	for range 5 {
 		round()
 	}
-	if after := open(); after > before {
-		t.Errorf("%d descriptors, were %d", after, before)
-	}
+	// The daemon's own goroutines open some for moments.
+	await(t, "no more descriptors than before", func() bool { return open() <= before })
 }
 
 // TestOwnNamespace: whatever names the namespace of a container, it must not be

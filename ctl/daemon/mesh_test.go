@@ -116,13 +116,13 @@ func TestMesh(t *testing.T) {
 	if status, _ := two.call("DELETE", api.PathMesh, nil, nil); status != http.StatusNotFound {
 		t.Error(status)
 	}
-	var events []string
-	for _, e := range one.events.kept() {
-		events = append(events, e.Kind)
-	}
-	if !slices.Contains(events, eventMemberUp) || !slices.Contains(events, eventMemberDown) {
-		t.Errorf("%v", events)
-	}
+	await(t, "it is told", func() bool {
+		var events []string
+		for _, e := range one.events.kept() {
+			events = append(events, e.Kind)
+		}
+		return slices.Contains(events, eventMemberUp) && slices.Contains(events, eventMemberDown)
+	})
 }
 
 // TestMeshSurvives: swd joins again when it starts, by whom it was told and by

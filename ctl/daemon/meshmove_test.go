@@ -185,7 +185,9 @@ func TestMeshPartition(t *testing.T) {
 	begun := time.Now()
 	cut(true)
 	await(t, "the failed member", func() bool { return one.members()["host2"].State == api.StateDown && one.fdb()[mac] == "" })
-	if took := time.Since(begun); took > 10*time.Second {
+	// It takes 5 s, and here what the machine is busy with besides; with
+	// memberlist's own times it would be half a minute.
+	if took := time.Since(begun); took > 20*time.Second {
 		t.Errorf("after %s", took)
 	}
 	if o := one.members()["host2"]; o.Reason == "" || len(o.Endpoints) != 0 {

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"heddle/ctl/api"
 	"heddle/ctl/config"
@@ -61,7 +60,7 @@ func TestClientsAreBounded(t *testing.T) {
 func TestPanicIsCaught(t *testing.T) {
 	d := start(t, t.TempDir(), newTestHost())
 	h := d.guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oh") }))
-	s := &http.Server{Handler: h, ConnContext: d.newServer().ConnContext, ReadHeaderTimeout: time.Second}
+	s := &http.Server{Handler: h, ConnContext: d.newServer().ConnContext, ReadHeaderTimeout: headerTimeout}
 	l, err := net.Listen("unix", filepath.Join(d.dir, "panic.sock"))
 	if err != nil {
 		t.Fatal(err)

@@ -20,17 +20,23 @@ func TestComesBack(t *testing.T) {
 	for _, kind := range []string{config.KindTAP, config.KindVeth} {
 		d.must("POST", api.PathPorts, config.Port{Name: "a", Network: "net", Kind: kind, NetNS: netns(a), IPs: []string{"198.18.0.2/24"}}, nil)
 		ping(t, b, "198.18.0.2")
-		state := func(want string) {
+		// A namespace that is deleted is for a moment another thing than gone:
+		// ip-netns(8) unmounts it before it unlinks the file.
+		down := func(why string) {
 			t.Helper()
-			await(t, kind+" "+want, func() bool { return d.port("a").State == want })
+			await(t, kind+" is down: "+why, func() bool {
+				p := d.port("a")
+				return p.State == api.StateDown && strings.Contains(p.Reason, why)
+			})
+		}
+		up := func() {
+			t.Helper()
+			await(t, kind+" is up", func() bool { return d.port("a").State == api.StateUp })
 		}
 		ip(t, a, "link", "set", "eth0", "down")
-		state(api.StateDown)
-		if p := d.port("a"); !strings.Contains(p.Reason, "down") {
-			t.Errorf("%s: %+v", kind, p)
-		}
+		down("down")
 		ip(t, a, "link", "set", "eth0", "up")
-		state(api.StateUp)
+		up()
 		ping(t, b, "198.18.0.2")
 
 		old := strings.TrimSpace(ip(t, a, "-o", "link", "show", "eth0"))
@@ -42,15 +48,12 @@ func TestComesBack(t *testing.T) {
 		ping(t, b, "198.18.0.2")
 
 		delNS(t, a)
-		state(api.StateDown)
-		if p := d.port("a"); !strings.Contains(p.Reason, "no such namespace") {
-			t.Errorf("%s: %+v", kind, p)
-		}
+		down("no such namespace")
 		if p := d.port("b"); p.State != api.StateUp {
 			t.Errorf("b noticed: %+v", p)
 		}
 		addNS(t, a)
-		state(api.StateUp)
+		up()
 		ping(t, b, "198.18.0.2")
 		d.must("DELETE", api.PathPorts+"/a", nil, nil)
 	}
