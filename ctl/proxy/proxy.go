@@ -252,10 +252,10 @@ func (l *Listener) admit() bool {
 	}
 }
 
-// leave gives the room back.
+// leave gives the room back: there is room for what Stats doesn't show any more.
 func (l *Listener) leave() {
-	l.open.Add(-1)
 	<-l.proxy.sessions
+	l.open.Add(-1)
 }
 
 // add makes a session known to Flush and Close; false after Close.

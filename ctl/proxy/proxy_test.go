@@ -22,8 +22,9 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// patience is how long a test waits for something that takes microseconds.
-const patience = 5 * time.Second
+// patience is how long a test waits for something that takes microseconds, on a
+// machine that is busy with something else for seconds.
+const patience = 30 * time.Second
 
 // scene is
 //
@@ -39,7 +40,15 @@ type scene struct {
 
 func newScene(tb testing.TB, c Config) *scene {
 	tb.Helper()
-	tb.Cleanup(func() { goleak.VerifyNone(tb) })
+	tb.Cleanup(func() {
+		left := goleak.Find()
+		for deadline := time.Now().Add(patience); left != nil && time.Now().Before(deadline); {
+			left = goleak.Find()
+		}
+		if left != nil {
+			tb.Error(left)
+		}
+	})
 	t := lab.New(tb)
 	// The runtime keeps the pipes that it splices by until it collects them.
 	tb.Cleanup(func() { runtime.GC(); runtime.GC() })
@@ -235,23 +244,23 @@ func TestLimit(tb *testing.T) {
 // Idle sessions end, and those that carry don't, also when one side has
 // finished long ago.
 func TestIdle(tb *testing.T) {
-	s := newScene(tb, Config{Timeouts: Timeouts{Idle: 400 * time.Millisecond, HalfClosed: 400 * time.Millisecond}})
+	const limit = 4 * time.Second // Longer than the machine may be busy with something else.
+	s := newScene(tb, Config{Timeouts: Timeouts{Idle: limit, HalfClosed: limit}})
 	s.serve(80, echo)
 	s.serve(81, func(c *net.TCPConn) {
 		_, _ = io.ReadAll(c)
-		for range 10 {
-			time.Sleep(100 * time.Millisecond) // What is tested is that time passes.
+		for began := time.Now(); time.Since(began) < limit+limit/2; {
+			time.Sleep(limit / 40) // What is tested is that time passes.
 			_, _ = c.Write([]byte("."))
 		}
 	})
 	l := s.publish(tcp(8080, 8081), 80)
-	began := time.Now()
 	c := s.hold(1)[0]
-	if got, err := s.ask("127.0.0.1:8081", "x"); err != nil || got != ".........." {
+	if got, err := s.ask("127.0.0.1:8081", "x"); err != nil || strings.Trim(got, ".") != "" {
 		s.Errorf("a slow answer: %q, %v", got, err)
 	}
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) || time.Since(began) > patience {
-		s.Errorf("of an idle connection after %v: %v", time.Since(began), err)
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		s.Errorf("of an idle connection: %v", err)
 	}
 	s.Eventually(patience, "it has ended", func() error {
 		if l.Stats().Open != 0 {

@@ -45,13 +45,19 @@ type client struct {
 
 func (c *client) end() { _ = c.inside.Close() } // It has ended already, then.
 
-// touch makes it last on from now.
+// touch makes it last on from now. Both directions call it: one that has found
+// no answer yet must not cut short what the other has just made of the first.
 func (c *client) touch() {
-	limit := c.timeouts.UDPOneWay
-	if c.answered.Load() {
-		limit = c.timeouts.UDP
+	for {
+		answered, limit := c.answered.Load(), c.timeouts.UDPOneWay
+		if answered {
+			limit = c.timeouts.UDP
+		}
+		_ = c.inside.SetReadDeadline(time.Now().Add(limit)) // It fails when it is closed.
+		if c.answered.Load() == answered {
+			return
+		}
 	}
-	_ = c.inside.SetReadDeadline(time.Now().Add(limit)) // It fails when it is closed.
 }
 
 // local returns the address that it sent to.
