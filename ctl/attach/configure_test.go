@@ -322,6 +322,7 @@ func TestConfigureWaits(t *testing.T) {
 
 	// An interface that goes away ends the wait.
 	ns.ip(t, "link set far down")
+	ns.running(t, "eth0", false)
 	go func() { result <- ns.Configure(t.Context(), eth0()) }()
 	awaitUp(t, ns)
 	ns.ip(t, "link del far")

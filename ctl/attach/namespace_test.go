@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -177,17 +176,10 @@ func TestDoGivesUpAThreadThatCannotGoBack(t *testing.T) {
 		return closeWayBack(ns.ID())
 	})
 	task := "/proc/self/task/" + strconv.Itoa(tid)
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		at, err := os.Readlink(task + "/ns/net")
-		if err != nil {
-			return // The thread has ended.
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("thread %d is still there, in %s", tid, at)
-		}
-		runtime.Gosched()
-	}
+	await(t, "the thread has ended", func() bool {
+		_, err := os.Readlink(task + "/ns/net")
+		return err != nil
+	})
 }
 
 // closeWayBack closes every descriptor of a network namespace but one's.

@@ -223,7 +223,12 @@ func checkLeaks(t *testing.T) {
 	before := opened(t)
 	t.Cleanup(func() {
 		runtime.GC() // Not what closes: a leak would only be seen less.
-		if after := opened(t); after != before {
+		after := opened(t)
+		for deadline := time.Now().Add(patience); after != before && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond) // A goroutine of a library's may be about to close one.
+			after = opened(t)
+		}
+		if after != before {
 			t.Errorf("%d descriptors before, %d after", before, after)
 		}
 	})
@@ -268,6 +273,28 @@ func closing(t *testing.T, c io.Closer) {
 	}
 }
 
+// patience is how long a test waits for what takes moments, on a machine that is
+// busy with something else for seconds.
+const patience = 30 * time.Second
+
+// await waits until a condition holds.
+func await(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not after %v: %s", patience, what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// running waits until an interface is or isn't in use: the kernel follows the
+// carrier up to a second later (linkwatch in net/core/link_watch.c).
+func (n *netns) running(t *testing.T, name string, want bool) {
+	t.Helper()
+	await(t, fmt.Sprintf("%s running: %v", name, want), func() bool { return n.link(t, name).Running == want })
+}
+
 // within returns what comes first from a channel.
 func within[T any](t *testing.T, c <-chan T) (v T) {
 	t.Helper()
@@ -277,8 +304,8 @@ func within[T any](t *testing.T, c <-chan T) (v T) {
 			t.Fatal("the channel is closed")
 		}
 		return v
-	case <-time.After(10 * time.Second):
-		t.Fatal("nothing came within 10 s")
+	case <-time.After(patience):
+		t.Fatalf("nothing came within %v", patience)
 	}
 	return v
 }

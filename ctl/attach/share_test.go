@@ -45,6 +45,8 @@ func newShared(t *testing.T) (client, host *netns) {
 	for _, a := range []string{"192.0.2.10/24", "192.0.2.11/24", "2001:db8::10/64 nodad"} {
 		host.ip(t, "addr add dev up "+a)
 	}
+	client.running(t, "eth0", true)
+	host.running(t, "up", true)
 	return client, host
 }
 
@@ -86,7 +88,7 @@ func (n *netns) fetch(t *testing.T, address string) string {
 	t.Helper()
 	var said []byte
 	n.do(t, func() error {
-		c, err := net.DialTimeout("tcp", address, 10*time.Second)
+		c, err := net.DialTimeout("tcp", address, patience)
 		if err != nil {
 			return err
 		}
@@ -97,12 +99,15 @@ func (n *netns) fetch(t *testing.T, address string) string {
 	return string(said)
 }
 
+// silence is for how long nobody answers who isn't going to.
+const silence = 300 * time.Millisecond
+
 // refused tells whether the host's stack answers a packet with a RST (TCP) or
-// a port unreachable (UDP), or keeps silent for a moment.
-func (n *netns) refused(t *testing.T, network, address string) bool {
+// a port unreachable (UDP), or keeps silent for so long.
+func (n *netns) refused(t *testing.T, network, address string, wait time.Duration) bool {
 	t.Helper()
 	err := n.Do(func() error {
-		c, err := net.DialTimeout(network, address, 300*time.Millisecond)
+		c, err := net.DialTimeout(network, address, wait)
 		if err != nil {
 			return err
 		}
@@ -110,7 +115,7 @@ func (n *netns) refused(t *testing.T, network, address string) bool {
 		if _, err = c.Write([]byte("?")); err != nil {
 			return err
 		}
-		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_ = c.SetReadDeadline(time.Now().Add(wait))
 		_, err = c.Read(make([]byte, 1))
 		return err
 	})
@@ -155,7 +160,11 @@ func TestShare(t *testing.T) {
 			answers := func(probes ...probe) {
 				t.Helper()
 				for _, p := range probes {
-					if got := client.refused(t, p.network, p.address); got != p.refused {
+					wait := silence
+					if p.refused {
+						wait = patience
+					}
+					if got := client.refused(t, p.network, p.address, wait); got != p.refused {
 						t.Errorf("%s %s: refused %v", p.network, p.address, got)
 					}
 				}
@@ -195,7 +204,7 @@ func TestShare(t *testing.T) {
 func (n *netns) ping(t *testing.T, to, id string) {
 	t.Helper()
 	n.do(t, func() error {
-		out, err := exec.Command("ping", "-c1", "-W5", "-e", id, to).CombinedOutput()
+		out, err := exec.Command("ping", "-c1", "-W20", "-e", id, to).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("ping %s: %w: %s", to, err, out)
 		}
@@ -217,11 +226,11 @@ func TestShareEndsWithTheProcess(t *testing.T) {
 	if _, err := host.Free("up"); !errors.Is(err, ErrTaken) {
 		t.Errorf("free while another holds it: %v", err)
 	}
-	if client.refused(t, "tcp", "192.0.2.10:61000") {
+	if client.refused(t, "tcp", "192.0.2.10:61000", silence) {
 		t.Error("the host answers for the child")
 	}
 	stopProcess(cmd)
-	if !client.refused(t, "tcp", "192.0.2.10:61000") {
+	if !client.refused(t, "tcp", "192.0.2.10:61000", patience) { // TCP asks again.
 		t.Error("the host doesn't answer after the child was killed")
 	}
 	host.share(t, "up", testClaim, attachProgram)

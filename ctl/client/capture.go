@@ -13,7 +13,7 @@ import (
 )
 
 // stopTimeout is how long a capture that was stopped may take to end.
-const stopTimeout = 3 * time.Second
+const stopTimeout = 5 * time.Second
 
 // Capture is what to capture: the frames of one port, network or uplink.
 type Capture struct {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,7 +52,7 @@ func TestUsage(t *testing.T) {
 		{args: []string{"--log-format", "xml"}, code: 2, out: "--log-format xml"},
 		{args: []string{"--max-macs", "-5"}, code: 2, out: "--max-macs -5"},
 		{args: []string{"--socket", ""}, code: 2, out: "need a path"},
-		{env: map[string]string{"SWD_WORKERS": "many"}, code: 2, out: "swd: SWD_WORKERS: \"many\" is no number\n"},
+		{args: []string{}, env: map[string]string{"SWD_WORKERS": "many"}, code: 2, out: "swd: SWD_WORKERS: \"many\" is no number\n"},
 		{args: []string{"--vtep", "host"}, code: 2, out: "swd: --vtep: \"host\" is no address"},
 		{args: []string{"--vtep", "224.0.0.1"}, code: 2, out: "--vtep: 224.0.0.1 is no address that a host may have"},
 		{args: []string{"--mesh-listen", "192.0.2.1:x"}, code: 2, out: "--mesh-listen: \"192.0.2.1:x\" is no address"},
@@ -151,7 +152,7 @@ func start(t *testing.T, ns, dir string, args ...string) *process {
 	}
 	t.Cleanup(func() { _ = p.cmd.Process.Kill(); _ = p.cmd.Wait() })
 	p.client = &http.Client{
-		Timeout: 10 * time.Second,
+		Timeout: patience,
 		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
@@ -203,25 +204,34 @@ func (p *process) request(method, path, body string) []byte {
 	return b
 }
 
+// patience is how long a test waits for what takes moments, on a machine that is
+// busy with something else for seconds.
+const patience = 30 * time.Second
+
+// allUp waits until all ports are up: the kernel gives an interface back by and by
+// that a killed process has held.
 func (p *process) allUp(want int) {
 	p.t.Helper()
-	var ports []api.Port
-	if err := json.Unmarshal(p.request("GET", api.PathPorts, ""), &ports); err != nil {
-		p.t.Fatal(err)
-	}
-	if len(ports) != want {
-		p.t.Errorf("%d ports, want %d", len(ports), want)
-	}
-	for _, port := range ports {
-		if port.State != api.StateUp {
-			p.t.Errorf("%+v", port)
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		var ports []api.Port
+		if err := json.Unmarshal(p.request("GET", api.PathPorts, ""), &ports); err != nil {
+			p.t.Fatal(err)
+		}
+		if len(ports) != want {
+			p.t.Fatalf("%d ports, want %d", len(ports), want)
+		}
+		if !slices.ContainsFunc(ports, func(o api.Port) bool { return o.State != api.StateUp }) {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("not all are up: %+v", ports)
 		}
 	}
 }
 
 func ping(t *testing.T, ns, dst string) {
 	t.Helper()
-	out, err := exec.Command("ip", "netns", "exec", ns, "ping", "-n", "-c", "1", "-W", "2", dst).CombinedOutput()
+	out, err := exec.Command("ip", "netns", "exec", ns, "ping", "-n", "-c", "1", "-W", "20", dst).CombinedOutput()
 	if err != nil {
 		t.Errorf("%s: ping %s: %v\n%s", ns, dst, err, out)
 	}
