@@ -22,10 +22,14 @@ func bridged(t *testing.T) (a, b *lab.NetNS) {
 	return a, b
 }
 
+// idle is for how long a sender may be kept from a core without its frames being
+// taken for all.
+const idle = 3 * time.Second
+
 // run sends frames from a to b and returns what was sent and what came.
 func run(t *testing.T, a, b *lab.NetNS, f Frames, d time.Duration, rate float64) (Sent, Received) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d+20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), d+60*time.Second)
 	defer cancel()
 	var receiver *Receiver
 	err := b.Do(func() (err error) {
@@ -48,7 +52,7 @@ func run(t *testing.T, a, b *lab.NetNS, f Frames, d time.Duration, rate float64)
 			return err
 		})
 	}()
-	received, err := receiver.Run(ctx, 300*time.Millisecond)
+	received, err := receiver.Run(ctx, idle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,21 +75,30 @@ func TestFullSpeedOverBridge(t *testing.T) {
 	}
 }
 
+// All frames together fit into any queue on the way, of which the shortest takes
+// 1,000 (net.core.netdev_max_backlog): none gets lost, whoever waits for a core.
 func TestRatedFlowsOverBridge(t *testing.T) {
 	a, b := bridged(t)
 	f := DefaultFrames()
 	f.Flows, f.Size = 7, 1514
-	const rate = 10_000
-	sent, received := run(t, a, b, f, time.Second, rate)
-	if err := received.Verify(sent.Frames); err != nil {
-		t.Error(err)
+	const rate, tries = 900, 5
+	for range tries {
+		sent, received := run(t, a, b, f, time.Second, rate)
+		if err := received.Verify(sent.Frames); err != nil {
+			t.Error(err)
+		}
+		if sent.Frames > rate {
+			t.Errorf("sent %d in a second at a rate of %d", sent.Frames, rate)
+		}
+		if received.Delivered != sent.Frames {
+			t.Errorf("%d of %d arrived", received.Delivered, sent.Frames)
+		}
+		if sent.Frames > rate/2 {
+			return
+		}
+		// It had no core for half of the second.
 	}
-	if sent.Frames < rate/2 || sent.Frames > rate {
-		t.Errorf("sent %d in a second at a rate of %d", sent.Frames, rate)
-	}
-	if received.Delivered != sent.Frames {
-		t.Errorf("%d of %d arrived at a rate that nothing should be lost at", received.Delivered, sent.Frames)
-	}
+	t.Errorf("never sent at a rate of %d", rate)
 }
 
 // A path that goes nowhere gives nothing, and the run says so.
@@ -144,7 +157,7 @@ func TestFlood(t *testing.T) {
 		}
 	}()
 	const rate = 20_000
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	var sent Sent
 	done := make(chan error, 1)
@@ -154,7 +167,7 @@ func TestFlood(t *testing.T) {
 			return err
 		})
 	}()
-	received, err := receiver.Run(t.Context(), 300*time.Millisecond)
+	received, err := receiver.Run(t.Context(), idle)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,11 +20,11 @@ const (
 	answer  = "HTTP/1.0 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\n" // And the body.
 
 	endOfRequest = "\r\n\r\n"
-	requestMost  = 4096            // Bytes of a request.
-	acceptors    = 8               // Connections that a Server answers at the same time.
-	backlog      = 4096            // Connections that wait for it.
-	peerBound    = 2 * time.Second // That a peer may keep silent.
-	kindsMost    = 64              // Different requests that a Server tells apart.
+	requestMost  = 4096             // Bytes of a request.
+	acceptors    = 8                // Connections that a Server answers at the same time.
+	backlog      = 4096             // Connections that wait for it.
+	peerBound    = 15 * time.Second // That a peer may keep silent.
+	kindsMost    = 64               // Different requests that a Server tells apart.
 )
 
 // answerTo is the answer to a request.
