@@ -1,6 +1,7 @@
 package cost
 
 import (
+	"math"
 	"runtime"
 	"testing"
 	"time"
@@ -10,14 +11,22 @@ import (
 func TestCPUIsOfWorkAlone(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before := CPU()
-	<-time.After(50 * time.Millisecond)
-	if slept := CPU() - before; slept > 25*time.Millisecond {
+	// What a hypervisor takes from the machine may be in it, now and then.
+	slept := time.Duration(math.MaxInt64)
+	for range 10 {
+		before := CPU()
+		<-time.After(50 * time.Millisecond)
+		if slept = min(slept, CPU()-before); slept < 25*time.Millisecond {
+			break
+		}
+	}
+	if slept > 25*time.Millisecond {
 		t.Errorf("50 ms of sleep took %v of CPU time", slept)
 	}
-	for end := time.Now().Add(10 * time.Second); CPU()-before < 20*time.Millisecond; {
+	before := CPU()
+	for end := time.Now().Add(60 * time.Second); CPU()-before < 20*time.Millisecond; {
 		if time.Now().After(end) {
-			t.Fatalf("10 s of work took %v of CPU time", CPU()-before)
+			t.Fatalf("60 s of work took %v of CPU time", CPU()-before)
 		}
 	}
 }
