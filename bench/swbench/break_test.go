@@ -91,7 +91,7 @@ func TestCutPathIsRefused(t *testing.T) {
 	b.inHost(func() error { return exec.Command("ip", "link", "set", "port-b", "nomaster").Run() })
 	began := time.Now()
 	b.refused("cut", "frames-60", "no frames delivered")
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -106,7 +106,7 @@ func TestIdleRow(t *testing.T) {
 	row := rowNamed(t, "idle")
 	m, err := b.b.verified(b.Context(), row, b.p)
 	b.NoError(err)
-	if m.values[0] < 20 {
+	if m.values[0] < 2 { // However many others want the cores.
 		t.Errorf("a process that spins takes %v%%", m.values[0])
 	}
 	r := &Result{Options: options{Runs: 1, Rows: []string{"idle"}, Contenders: []string{"swd-tap"}}}
@@ -115,11 +115,22 @@ func TestIdleRow(t *testing.T) {
 	if v := r.Targets; len(v) != 2 || v[0].Figure != idleCPU || v[0].Met {
 		t.Errorf("a daemon that spins is judged %+v", v)
 	}
-	flood, err := b.p.A.Start("ping", "-f", "-q", baseline.AddrB)
+	b.NoError(spin.Stop())
+	b.p.PIDs = nil
+	// Some of these pings in a second are more than may be beside a measurement.
+	flood, err := b.p.A.Start("ping", "-f", "-q", "-s", "8000", baseline.AddrB)
 	b.NoError(err)
+	quiet, err := b.p.Count(b.Context())
+	b.NoError(err)
+	b.Eventually(20*time.Second, "the flood begins", func() error {
+		now, err := b.p.Count(b.Context())
+		if err == nil && now.ToA.Frames-quiet.ToA.Frames < 100 {
+			err = fmt.Errorf("%+v", now)
+		}
+		return err
+	})
 	b.refused("traffic", "idle", "there was other traffic")
 	b.NoError(flood.Signal(os.Interrupt))
-	b.NoError(spin.Stop())
 }
 
 // A swd that dies while it is measured, and one that isn't the one to measure.
@@ -161,16 +172,30 @@ func TestDeadOrWrongDaemonIsRefused(t *testing.T) {
 		t.Error("a program that isn't there passed")
 	}
 
-	time.AfterFunc(500*time.Millisecond, func() { _ = unix.Kill(p.PIDs[0], unix.SIGKILL) })
 	start := time.Now()
-	_, err = b.verified(l.Context(), rowNamed(t, "frames-60"), p)
+	row := rowNamed(t, "frames-60")
+	measure := row.Measure
+	row.Measure = func(ctx context.Context, b *bench, p *baseline.Path) (measurement, error) {
+		killed := make(chan error, 1)
+		time.AfterFunc(500*time.Millisecond, func() { killed <- unix.Kill(p.PIDs[0], unix.SIGKILL) })
+		m, err := measure(ctx, b, p)
+		l.NoError(<-killed)
+		l.Eventually(20*time.Second, "swd is dead", func() error {
+			if _, err := lives(p.PIDs); err == nil {
+				return errors.New("it lives")
+			}
+			return nil
+		})
+		return m, err
+	}
+	_, err = b.verified(l.Context(), row, p)
 	if err == nil || !strings.Contains(err.Error(), "swd-tap ended while it was measured") {
 		t.Errorf("killed in mid-run: %v", err)
 	}
 	if _, err = b.verified(l.Context(), rowNamed(t, "frames-60"), p); err == nil {
 		t.Error("a dead swd was measured")
 	}
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -233,7 +258,7 @@ func TestBurstIsNoRate(t *testing.T) {
 		var out []byte
 		var err error
 		b.inHost(func() error {
-			out, err = exec.Command("tc", "qdisc", verb, "dev", "port-b", "root", "tbf", "rate", rate, "burst", burst, "limit", "2400000").CombinedOutput()
+			out, err = exec.Command("tc", "qdisc", verb, "dev", "port-b", "root", "tbf", "rate", rate, "burst", burst, "limit", "240000").CombinedOutput()
 			return nil
 		})
 		if err != nil {
@@ -242,14 +267,24 @@ func TestBurstIsNoRate(t *testing.T) {
 		return nil
 	}
 	b.NoError(shape("add", "8bit", "100"))
-	released := make(chan error, 1)
-	time.AfterFunc(1500*time.Millisecond, func() { released <- shape("change", "100gbit", "100mb") })
-	sent, received, err := b.b.frames(b.Context(), b.p, frameRun{size: load.MinSize, seconds: 1})
+	frames := load.DefaultFrames()
+	var receiver *load.Receiver
+	b.NoError(b.p.B.Do(func() (err error) {
+		receiver, err = load.OpenReceiver(baseline.Interface, frames)
+		return err
+	}))
+	defer func() { b.NoError(receiver.Close()) }()
+	var sent load.Sent
+	b.NoError(b.p.A.Do(func() (err error) {
+		sent, err = load.Send(b.Context(), baseline.Interface, frames, time.Second, 0)
+		return err
+	}))
+	b.NoError(shape("change", "100gbit", "100mb"))
+	received, err := receiver.Run(b.Context(), time.Second)
 	b.NoError(err)
-	b.NoError(<-released)
 	m, err := frameFigure(sent, received, load.MinSize)
 	b.NoError(err)
-	if received.Seconds > 0.5 || m.values[0] > float64(received.Delivered)/1e6 {
+	if received.Seconds > sent.Seconds || m.values[0] > float64(received.Delivered)/1e6 {
 		t.Errorf("%d frames that were sent in %.2f s and came in %.3f are %v Mpps", received.Delivered, sent.Seconds, received.Seconds, m.values)
 	}
 }
@@ -261,7 +296,7 @@ func TestExitCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	c := exec.CommandContext(ctx, self, "--rows", "tcp-1", "--contenders", "bridge", "--quick", "--results", "")
 	c.Env = append(os.Environ(), asItself+"=1", "PATH="+path)
@@ -291,9 +326,12 @@ func TestLeakIsAnError(t *testing.T) {
 		for {
 			names, err := filepath.Glob(fmt.Sprintf("/run/netns/%s-%d-*-bridge-b", lab.Prefix, os.Getpid()))
 			if err == nil && len(names) > 0 {
-				// Its name goes, and so lab.Close can't remove it.
-				taken <- netns.DeleteNamed(filepath.Base(names[0]))
-				return
+				// Its name goes, and so lab.Close can't remove it. A name that is made
+				// at this moment is no mount yet.
+				if err := netns.DeleteNamed(filepath.Base(names[0])); !errors.Is(err, unix.EINVAL) {
+					taken <- err
+					return
+				}
 			}
 			select {
 			case <-poll.C:

@@ -27,7 +27,7 @@ const (
 )
 
 // endSlack is what a receiver may take to end after its sender has.
-const endSlack = 2 * time.Second
+const endSlack = 3 * time.Second
 
 // checkStreams sends n TCP streams from A to B and has every byte checked. It
 // returns how many bytes they had together.
@@ -132,7 +132,7 @@ func (b *bench) frames(ctx context.Context, p *baseline.Path, run frameRun) (sen
 	if p.NAT != nil {
 		// Nobody answers, but it makes the path ask for the sink's MAC: what
 		// waits for that may be overtaken.
-		_, _ = p.A.Run(ctx, "ping", "-c1", "-W0.2", sink)
+		_, _ = p.A.Run(ctx, "ping", "-c1", "-W1", sink)
 	}
 	words = append(append([]string{self, "send"}, size...), "--seconds", strconv.Itoa(run.seconds), "--rate", strconv.Itoa(run.rate))
 	out, err := p.A.Run(ctx, b.client(twoCores, append(words, sendFlags...)...)...)

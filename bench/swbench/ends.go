@@ -81,7 +81,7 @@ func receiveCommand() *cobra.Command {
 	}
 	frames, ifname := frameFlags(c)
 	c.Flags().BoolVar(&frames.Routed, "routed", false, "the path routes and translates; the source address is what it translates to")
-	idle := c.Flags().Duration("idle", 300*time.Millisecond, "end when nothing has come for so long after the first frame")
+	idle := c.Flags().Duration("idle", time.Second, "end when nothing has come for so long after the first frame")
 	c.RunE = func(c *cobra.Command, _ []string) (err error) {
 		r, err := load.OpenReceiver(*ifname, *frames)
 		if err != nil {
