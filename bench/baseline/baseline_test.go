@@ -34,11 +34,11 @@ func TestOVS(t *testing.T) {
 // carries pings from A to B and holds the path's counters against it.
 func carries(l *lab.T, p *Path) {
 	l.Helper()
-	l.Run(p.A, "ping", "-c1", "-W5", AddrB)
+	l.Run(p.A, "ping", "-c1", "-W10", AddrB)
 	before, err := p.Count(l.Context())
 	l.NoError(err)
-	l.Run(p.A, "ping", "-c20", "-i0.01", "-s1000", "-W5", AddrB)
-	l.Run(p.B, "ping", "-6", "-c1", "-W5", Addr6A)
+	l.Run(p.A, "ping", "-c20", "-i0.01", "-s1000", "-W10", AddrB)
+	l.Run(p.B, "ping", "-6", "-c1", "-W10", Addr6A)
 	after, err := p.Count(l.Context())
 	l.NoError(err)
 	carried := Count{Frames: 20, Bytes: 20 * (1000 + 42)}

@@ -16,7 +16,7 @@ import (
 )
 
 // ovsBound is how long the daemons may take to start and make their bridges.
-const ovsBound = 30 * time.Second
+const ovsBound = 90 * time.Second
 
 // ovsSchema is where the database's schema is: beside the programs, which need
 // not be the system's.
@@ -93,7 +93,7 @@ func (o *ovs) own(words ...string) []string {
 }
 
 func (o *ovs) vsctl(ctx context.Context, args ...string) error {
-	words := append([]string{"ovs-vsctl", "--timeout=20", "--db=" + o.database()}, args...)
+	words := append([]string{"ovs-vsctl", "--timeout=60", "--db=" + o.database()}, args...)
 	_, err := o.host.Run(ctx, o.own(words...)...)
 	return err
 }
@@ -101,7 +101,7 @@ func (o *ovs) vsctl(ctx context.Context, args ...string) error {
 // ofctl runs a command of ovs-ofctl on a bridge.
 func (o *ovs) ofctl(ctx context.Context, bridge, command string, args ...string) (lab.Output, error) {
 	at := "unix:" + filepath.Join(o.dir, bridge+".mgmt")
-	words := append([]string{"ovs-ofctl", "--timeout=20", command, at}, args...)
+	words := append([]string{"ovs-ofctl", "--timeout=60", command, at}, args...)
 	return o.host.Run(ctx, o.own(words...)...)
 }
 
