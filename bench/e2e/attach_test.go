@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/netip"
@@ -63,8 +64,8 @@ func TestCapture(t *testing.T) {
 	var requests, replies int
 	for _, p := range w.capture(func() {
 		w.reach(a, b.ip6) // Not what the filter wants.
-		w.reach(a, b.ip4)
-		w.reach(a, b.ip4)
+		w.pingOnce(a, b.ip4)
+		w.pingOnce(a, b.ip4)
 	}, a.name, "-c", "4", "icmp and host "+b.ip4) {
 		icmp, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
 		switch {
@@ -87,12 +88,14 @@ func (w *world) capture(happens func(), args ...string) (packets []gopacket.Pack
 	w.Helper()
 	file := filepath.Join(w.Dir(), "capture.pcapng")
 	done := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(w.Context(), 3*patience)
+	defer cancel()
 	go func() {
-		_, err := w.swd.Control(w.Context(), append([]string{"capture", "-w", file}, args...)...)
+		_, err := w.swd.Control(ctx, append([]string{"capture", "-w", file}, args...)...)
 		done <- err
 	}()
 	// The capture begins when its file has a header.
-	w.Eventually(10e9, "capture started", func() error {
+	w.Eventually(patience, "capture started", func() error {
 		info, err := os.Stat(file)
 		if err == nil && info.Size() == 0 {
 			err = errNotYet

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"heddle/ctl/api"
 )
@@ -50,7 +49,7 @@ func TestDocker(t *testing.T) {
 			return // Each starts from what the one before leaves.
 		}
 	}
-	d.Eventually(5*time.Second, "nothing is left", func() error {
+	d.Eventually(patience, "nothing is left", func() error {
 		if after := d.kept(); after != before {
 			return fmt.Errorf("before\n%s\nand after\n%s", before, after)
 		}
@@ -132,7 +131,7 @@ func (d *dockerWorld) stopAndStart(t *testing.T) {
 	d.awaitState(d.web, api.StateUp)
 	d.transfer()
 	d.engine.docker("restart", "--time", "0", "web")
-	d.Eventually(10*time.Second, "web answers after docker restart", func() error {
+	d.Eventually(patience, "web answers after docker restart", func() error {
 		return d.fetch(d.web.ip4, "small")
 	})
 	d.transfer()
@@ -209,9 +208,9 @@ func (d *dockerWorld) transfer() {
 
 // fetch gets a file from the container.
 func (d *dockerWorld) fetch(address, name string) error {
-	ctx, cancel := context.WithTimeout(d.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(d.Context(), 2*patience)
 	defer cancel()
-	out, err := d.plain.ns.Run(ctx, "curl", "--silent", "--show-error", "--fail", "--max-time", "10", "http://"+address+"/"+name)
+	out, err := d.plain.ns.Run(ctx, "curl", "--silent", "--show-error", "--fail", "--max-time", "20", "http://"+address+"/"+name)
 	if err == nil && out.Stdout != string(d.files[name]) {
 		err = fmt.Errorf("%d bytes came from %s, and not those that were sent", len(out.Stdout), address)
 	}
@@ -221,7 +220,7 @@ func (d *dockerWorld) fetch(address, name string) error {
 // awaitReason waits until a port is down for a reason.
 func (d *dockerWorld) awaitReason(port, reason string) {
 	d.Helper()
-	d.Eventually(10*time.Second, "port "+port+" down: "+reason, func() error {
+	d.Eventually(patience, "port "+port+" down: "+reason, func() error {
 		p, err := d.swd.Port(d.Context(), port)
 		if err == nil && (p.State != api.StateDown || !strings.Contains(p.Reason, reason)) {
 			err = fmt.Errorf("it is %s (%s)", p.State, p.Reason)

@@ -118,7 +118,7 @@ func (w *world) startEngine(dir string) *engine {
 		"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", "/"+e.group+"/containers",
 		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
 	w.NoError(err)
-	ctx, cancel := context.WithTimeoutCause(w.Context(), 30*time.Second, errors.New("not ready after 30s"))
+	ctx, cancel := context.WithTimeoutCause(w.Context(), 60*time.Second, errors.New("not ready after 60s"))
 	defer cancel()
 	if err := e.dockerd.WaitStdout(ctx, "API listen on"); err != nil {
 		w.Fatalf("%v\n(make deps unpacks an engine below .tools)", err)
@@ -146,7 +146,7 @@ func libraries(t *lab.T) string {
 // stdout.
 func (e *engine) docker(args ...string) string {
 	e.w.Helper()
-	ctx, cancel := context.WithTimeout(e.w.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(e.w.Context(), 60*time.Second)
 	defer cancel()
 	out, err := e.w.Lab.Run(ctx, append([]string{"docker"}, args...)...)
 	e.w.NoError(err)
@@ -190,11 +190,7 @@ func (e *engine) end() error {
 	if e.dockerd != nil {
 		errs = append(errs, e.removeContainers(), e.stop())
 	}
-	left, err := processesOf(e.group)
-	if len(left) > 0 {
-		errs = append(errs, fmt.Errorf("leak: processes %v", left))
-	}
-	errs = append(errs, err, endGroup(e.group))
+	errs = append(errs, awaitEmpty(e.group), endGroup(e.group))
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if bytes.Contains(mounts, []byte(e.dir)) {
 		errs = append(errs, fmt.Errorf("leak: mounts below %s", e.dir))
@@ -204,7 +200,7 @@ func (e *engine) end() error {
 
 // stop ends dockerd, which gives its containerd up to 15 s.
 func (e *engine) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
 	err := e.dockerd.Signal(syscall.SIGTERM)
 	_, errWait := e.dockerd.Wait(ctx)
@@ -213,7 +209,7 @@ func (e *engine) stop() error {
 
 func (e *engine) removeContainers() error {
 	// The test's own context is over by now.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
 	out, err := e.w.Lab.Run(ctx, "docker", "ps", "--all", "--quiet")
 	if ids := strings.Fields(out.Stdout); err == nil && len(ids) > 0 {
@@ -274,10 +270,28 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// endGroup kills the processes in a control group and removes it, in 5 s at
+// awaitEmpty waits until no process is left in a control group: a container's
+// shim ends by itself, after what it tells the engine.
+func awaitEmpty(group string) error {
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left, err := processesOf(group)
+		switch {
+		case err != nil || len(left) == 0:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("leak: processes %v", left)
+		}
+		<-tick.C
+	}
+}
+
+// endGroup kills the processes in a control group and removes it, in patience at
 // most.
 func endGroup(group string) error {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -47,14 +47,19 @@ func TestMesh(t *testing.T) {
 		}
 	}
 	c.awaitMesh(joinBound)
-	members, err := one.members()
-	c.NoError(err)
-	for _, n := range c.nodes[1:] {
-		m := members[n.name()]
-		if m.VTEP != n.v4()+":4789" || m.Address != n.v4()+":7946" || m.MTU != mtu || m.RTTSeconds <= 0 || m.RxFrames == 0 || m.TxFrames == 0 {
-			t.Errorf("host1 shows %+v", m)
+	var members map[string]api.Member
+	c.Eventually(patience, "host1 shows all of the members", func() (err error) {
+		if members, err = one.members(); err != nil {
+			return err
 		}
-	}
+		for _, n := range c.nodes[1:] {
+			m := members[n.name()]
+			if m.VTEP != n.v4()+":4789" || m.Address != n.v4()+":7946" || m.MTU != mtu || m.RTTSeconds <= 0 || m.RxFrames == 0 || m.TxFrames == 0 {
+				return fmt.Errorf("it shows %+v", m)
+			}
+		}
+		return nil
+	})
 	if e := members["host2"].Endpoints; len(e) != 1 || e[0].MAC != one.mac(b) || e[0].VNI != vni || e[0].Network != network ||
 		!slices.Contains(e[0].IPs, b.ip4) || !slices.Contains(e[0].IPs, b.ip6) {
 		t.Errorf("host2 announces %+v", e)

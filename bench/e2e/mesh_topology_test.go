@@ -12,12 +12,14 @@ import (
 	"heddle/ctl/api"
 )
 
-// Limits of the mesh, as decided for 50 hosts.
+// Limits of the mesh, as decided for 50 hosts, and three times as much: three
+// daemons, swctl for each look, and what else runs share the machine's cores.
 const (
-	joinBound = 5 * time.Second
-	failBound = 10 * time.Second
-	moveBound = 2 * time.Second
-	healBound = 30 * time.Second
+	busy      = 3
+	joinBound = busy * 5 * time.Second
+	failBound = busy * 10 * time.Second
+	moveBound = busy * 2 * time.Second
+	healBound = busy * 30 * time.Second
 )
 
 // newMesh is a cluster of so many nodes in one mesh. The first was there before

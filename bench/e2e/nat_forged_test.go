@@ -29,7 +29,7 @@ func TestNATForged(t *testing.T) {
 		w.udpEcho(w.server, 53)
 		stream := w.startBulk(c.ns, w.server, server4)
 		asker := w.dialUDP(c.ns, server4, 53)
-		seen, err := asker.ask(3 * time.Second)
+		seen, err := asker.ask(patience)
 		w.NoError(err)
 		conn := w.conns("--proto", "tcp", "--src", c.ip4)[0]
 		theirs, ours := netip.MustParseAddrPort(conn.Reply.Src), netip.MustParseAddrPort(conn.Reply.Dst)
@@ -49,7 +49,7 @@ func TestNATForged(t *testing.T) {
 		}
 		// What is farthest from the window, so that it isn't in it by chance.
 		const far = 1 << 31
-		_, seg, err := out.await(3*time.Second, func(f []byte) bool {
+		_, seg, err := out.await(patience, func(f []byte) bool {
 			return len(f) > etherLen+40 && f[etherLen+9] == 6 && binary.BigEndian.Uint16(f[etherLen+20:]) == ours.Port()
 		})
 		w.NoError(err)
@@ -110,7 +110,7 @@ func TestNATForged(t *testing.T) {
 				f.reason, send = "tcp-window", [][]byte{f.frame, fromServer(&rst)}
 			}
 			before := w.dropped(f.reason)
-			w.Eventually(5*time.Second, f.what+" dropped as "+f.reason, func() error {
+			w.Eventually(patience, f.what+" dropped as "+f.reason, func() error {
 				for _, frame := range send {
 					if err := f.by.send(frame); err != nil {
 						return err
@@ -125,15 +125,18 @@ func TestNATForged(t *testing.T) {
 		if got := w.conns("--proto", "tcp", "--src", c.ip4); len(got) != 1 || got[0].State != "established" {
 			w.Errorf("the connection has become %+v", got)
 		}
-		if r := stream.rate(200 * time.Millisecond); r < bulkRate/100 {
-			w.Errorf("the stream has %.3f Gb/s", gbits(r))
-		}
+		w.Eventually(patience, "the stream goes on", func() error {
+			if r := stream.rate(200 * time.Millisecond); r < bulkRate/100 {
+				return fmt.Errorf("it has %.3f Gb/s", gbits(r))
+			}
+			return nil
+		})
 		route := func() string { return w.Run(c.ns, "ip", "route", "get", server4) }
 		if r := route(); strings.Contains(r, "mtu") {
 			w.Errorf("a forged error was believed: %s", r)
 		}
 		// What they are forged from is believed.
-		w.Eventually(5*time.Second, "a true error is believed", func() error {
+		w.Eventually(patience, "a true error is believed", func() error {
 			if err := out.send(genuine); err != nil || !strings.Contains(route(), "mtu 1000") {
 				return errors.Join(err, errNotYet)
 			}
@@ -173,7 +176,11 @@ func TestNATFragments(t *testing.T) {
 				w.Run(w.router, "ip", "route", "replace", "blackhole", nowhere)
 			}
 			ip := w.ip(layers.IPProtocolUDP, a.src, a.dst)
-			whole := w.build(ip, &layers.UDP{SrcPort: 4444, DstPort: a.port}, gopacket.Payload(make([]byte, 48)))[20:]
+			datagram := func(from layers.UDPPort) []byte {
+				return w.build(ip, &layers.UDP{SrcPort: from, DstPort: a.port}, gopacket.Payload(make([]byte, 48)))[20:]
+			}
+			const asks, overlaps = 4444, 4445 // By its port an answer tells to what it is one.
+			whole := datagram(asks)
 			id := uint16(1)
 			fragment := func(from, to int) []byte {
 				f := *ip
@@ -183,24 +190,24 @@ func TestNATFragments(t *testing.T) {
 				}
 				return w.build(a.eth, &f, gopacket.Payload(whole[from:to]))
 			}
-			answered := func(bound time.Duration) bool {
+			answered := func(bound time.Duration, port uint16) bool {
 				_, _, err := a.by.await(bound, func(f []byte) bool {
 					return len(f) > etherLen+28 && f[etherLen+9] == 17 && net.IP(f[etherLen+12:][:4]).String() == a.answer &&
-						binary.BigEndian.Uint16(f[etherLen+22:]) == 4444
+						binary.BigEndian.Uint16(f[etherLen+22:]) == port
 				})
 				return err == nil
 			}
 			for _, order := range [][][2]int{
 				{{0, 24}, {24, 56}}, {{24, 56}, {0, 24}}, {{40, 56}, {0, 24}, {24, 40}},
 			} {
-				w.Eventually(5*time.Second, fmt.Sprintf("fragments %v from %s come whole", order, a.src), func() error {
+				w.Eventually(patience, fmt.Sprintf("fragments %v from %s come whole", order, a.src), func() error {
 					id++
 					for _, part := range order {
 						if err := a.by.send(fragment(part[0], part[1])); err != nil {
 							return err
 						}
 					}
-					if !answered(time.Second) {
+					if !answered(time.Second, asks) {
 						return errNotYet
 					}
 					return nil
@@ -208,16 +215,17 @@ func TestNATFragments(t *testing.T) {
 			}
 			before := w.dropped("fragment-overlap")
 			id++
+			whole = datagram(overlaps)
 			for _, part := range [][2]int{{0, 24}, {16, 40}, {40, 56}, {24, 56}} {
 				w.NoError(a.by.send(fragment(part[0], part[1])))
 			}
-			w.Eventually(5*time.Second, "the overlap is counted", func() error {
+			w.Eventually(patience, "the overlap is counted", func() error {
 				if w.dropped("fragment-overlap") == before {
 					return errNotYet
 				}
 				return nil
 			})
-			if answered(100 * time.Millisecond) {
+			if answered(100*time.Millisecond, overlaps) {
 				w.Errorf("fragments from %s that overlap came whole", a.src)
 			}
 		}

@@ -1,8 +1,8 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
-	"time"
 )
 
 // With --ipv6 route containers have IPv6 as it is, both ways: the server sees
@@ -35,16 +35,19 @@ func TestNATRoutesIPv6(t *testing.T) {
 				to   string
 				seen string
 			}{{c, server6, c.ip6}, {server, c.ip6, server6}} {
-				if seen, err := w.dialUDP(a.from.ns, a.to, 53).ask(3 * time.Second); err != nil || seen.Addr().String() != a.seen {
+				if seen, err := w.dialUDP(a.from.ns, a.to, 53).ask(patience); err != nil || seen.Addr().String() != a.seen {
 					t.Errorf("UDP from %s is seen as %s, want %s: %v", a.from.name, seen, a.seen, err)
 				}
 			}
 			if got := w.conns("--dst", server6); len(got) > 0 {
 				t.Errorf("what is routed is tracked: %+v", got)
 			}
-			if got := hops(w.Run(w.server, "traceroute", "-6", "-n", "-q", "2", "-w", "2", "-m", "6", c.ip6)); len(got) != 3 || got[2] != c.ip6 {
-				t.Errorf("traceroute from the server went by %v", got)
-			}
+			w.Eventually(patience, "traceroute from the server", func() error {
+				if got := hops(w.Run(w.server, "traceroute", "-6", "-n", "-q", "2", "-w", "2", "-m", "6", c.ip6)); len(got) != 3 || got[2] != c.ip6 {
+					return fmt.Errorf("it went by %v", got)
+				}
+				return nil
+			})
 			// Too big for the network: the sender outside is told, and goes on.
 			w.tcp(server, c, c.ip6, some)
 			w.tcp(c, server, server6, some)

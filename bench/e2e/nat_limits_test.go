@@ -72,14 +72,14 @@ func TestNATExhaustion(t *testing.T) {
 				w.curlFails(greedy.ns, server4, 80, curlRefused)
 			}
 			for range 20 {
-				if _, err := w.dialUDP(other.ns, server4, 53).ask(3 * time.Second); err != nil {
+				if _, err := w.dialUDP(other.ns, server4, 53).ask(patience); err != nil {
 					t.Fatalf("the other container: %v", err)
 				}
 			}
 			w.asks(other.ns, server4, 80, "server")
 			w.reach(other, server4)
 			for i, client := range has {
-				if _, err := client.ask(3 * time.Second); err != nil {
+				if _, err := client.ask(patience); err != nil {
 					t.Fatalf("its connection %d: %v", i, err)
 				}
 			}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -36,14 +37,18 @@ func TestNATScan(t *testing.T) {
 			if a.family == "-6" {
 				args = append(args, a.family)
 			}
-			out := w.Run(w.server, append(args, "-sS", "-p", "1-200,2222,8080", a.ext)...)
-			if got := openPorts(out); !slices.Equal(got, want) {
-				w.Errorf("nmap found %v open, want %v:\n%s", got, want, out)
-			}
-			if !strings.Contains(out, "Ignored State: "+elsewhere) {
-				w.Errorf("nmap found others not %s:\n%s", elsewhere, out)
-			}
-			out = w.Run(w.server, append(args, "-sS", "-p", "61000-61199", a.ext)...)
+			// An answer that comes late is none to it.
+			w.Eventually(2*patience, "nmap finds what is open", func() error {
+				out := w.Run(w.server, append(args, "-sS", "-p", "1-200,2222,8080", a.ext)...)
+				if got := openPorts(out); !slices.Equal(got, want) {
+					return fmt.Errorf("it found %v open, want %v:\n%s", got, want, out)
+				}
+				if !strings.Contains(out, "Ignored State: "+elsewhere) {
+					return fmt.Errorf("it found others not %s:\n%s", elsewhere, out)
+				}
+				return nil
+			})
+			out := w.Run(w.server, append(args, "-sS", "-p", "61000-61199", a.ext)...)
 			if strings.Contains(out, "/open/") || strings.Contains(out, "closed") || !strings.Contains(out, "filtered (200)") {
 				w.Errorf("swd's range is not silent:\n%s", out)
 			}
@@ -93,7 +98,17 @@ func TestNATDiscovery(t *testing.T) {
 				"-L", server4, "-L", second4, "--log-file", "stdout",
 				"--pidfile", filepath.Join(w.Dir(), "turn.pid"), "--userdb", filepath.Join(w.Dir(), "turn.db"))
 			w.NoError(err)
-			w.NoError(w.server.WaitListening(t.Context(), "udp", 3479))
+			w.Eventually(patience, "the server listens", func() error {
+				listeners := w.Run(w.server, "ss", "-Hlnu")
+				for _, address := range []string{server4, second4} {
+					for _, port := range []string{"3478", "3479"} {
+						if at := address + ":" + port + " "; !strings.Contains(listeners, at) {
+							return fmt.Errorf("nobody is bound to %s:\n%s", at, listeners)
+						}
+					}
+				}
+				return nil
+			})
 			w.reach(inside, server4)
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
@@ -123,7 +138,7 @@ func TestNATCapture(t *testing.T) {
 	modes(t, func(w *natWorld) {
 		a := w.container()
 		w.reach(a, server4)
-		packets := w.capture(func() { w.reach(a, server4) }, "--uplink", "wan", "-c", "2", "icmp")
+		packets := w.capture(func() { w.pingOnce(a, server4) }, "--uplink", "wan", "-c", "2", "icmp")
 		if len(packets) != 2 {
 			w.Fatalf("captured %d packets, want a request and its reply", len(packets))
 		}

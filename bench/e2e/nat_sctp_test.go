@@ -83,7 +83,7 @@ func (w *world) sctpEcho(n *lab.NetNS) {
 func (w *world) sctp(n *lab.NetNS, address string, port int) {
 	w.Helper()
 	const lines = 200
-	w.Eventually(15*time.Second, fmt.Sprintf("SCTP to %s port %d", address, port), func() error {
+	w.Eventually(2*patience, fmt.Sprintf("SCTP to %s port %d", address, port), func() error {
 		var sent strings.Builder
 		for i := range lines {
 			fmt.Fprintf(&sent, "%d%s\n", i, strings.Repeat(".", i%70))
@@ -113,7 +113,7 @@ func (w *world) sctpOnce(n *lab.NetNS, address string, port int, text string) (e
 	}
 	defer p.Kill() // It would end by itself, a second after its last line.
 	_, err = in.WriteString(text)
-	ctx, cancel := context.WithTimeout(w.Context(), 4*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), 8*time.Second)
 	defer cancel()
 	return errors.Join(err, p.WaitStdout(ctx, text), in.Close())
 }

@@ -38,7 +38,7 @@ func TestNATBigTable(t *testing.T) {
 	w.udpEcho(w.server, 53)
 	w.reach(filler, server4)
 	asker := w.dialUDP(asking.ns, server4, 53)
-	w.Eventually(5*time.Second, "the echo answers", func() error { _, err := asker.ask(time.Second); return err })
+	w.Eventually(patience, "the echo answers", func() error { _, err := asker.ask(time.Second); return err })
 	w.favour()
 	began := time.Now()
 	w.fill(filler)
@@ -112,7 +112,7 @@ func (w *natWorld) fill(s *station) {
 			return err
 		})
 	}()
-	w.Eventually(60*time.Second, "a million connections", func() error {
+	w.Eventually(120*time.Second, "a million connections", func() error {
 		if n := w.counted(); n < bigTable {
 			return fmt.Errorf("there are %d", n)
 		}
@@ -172,16 +172,16 @@ func (w *natWorld) waits(asker udpClient, done func()) (v waits) {
 	go func() {
 		defer close(ended)
 		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
 			began := time.Now()
 			if _, err := asker.ask(3 * time.Second); err != nil {
 				v.lost++
 			}
 			took = append(took, time.Since(began))
+			select {
+			case <-stop:
+				return
+			default:
+			}
 		}
 	}()
 	done()

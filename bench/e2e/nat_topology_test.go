@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func newRoutedWorld(t *testing.T, networkFlags ...string) *natWorld {
 		}
 	}
 	// Link-local addresses come after a second of duplicate detection.
-	w.Eventually(10*time.Second, "no tentative address", func() error {
+	w.Eventually(patience, "no tentative address", func() error {
 		if tentative := w.Run(w.host, "ip", "-6", "addr", "show", "tentative"); tentative != "" {
 			return errors.New(tentative)
 		}
@@ -107,14 +108,25 @@ func (w *natWorld) uplink(mode string) {
 	w.awaitUplink(api.StateUp)
 }
 
-// awaitUplink waits until the uplink is up or down.
+// awaitUplink waits until the uplink is up, and with it the rules that follow it,
+// or down.
 func (w *natWorld) awaitUplink(state string) {
 	w.Helper()
-	w.Eventually(10*time.Second, "uplink "+state, func() error {
+	w.Eventually(patience, "uplink "+state, func() error {
 		var u api.Uplink
 		err := w.ask(&u, "uplink", "show", "wan")
 		if err == nil && (u.State != state || state == api.StateDown && u.Reason == "") {
 			err = fmt.Errorf("it is %s (%s)", u.State, u.Reason)
+		}
+		if err != nil || state != api.StateUp {
+			return err
+		}
+		var rules []api.NAT
+		err = w.ask(&rules, "nat", "ls")
+		for _, r := range rules {
+			if r.State != api.StateUp {
+				return fmt.Errorf("rule %s is %s (%s)", r.ID, r.State, r.Reason)
+			}
 		}
 		return err
 	})
@@ -185,11 +197,12 @@ func (w *world) webServer(n *lab.NetNS, name string, port int) {
 	})
 }
 
-// curl gets a URL, in 5 s at most.
+// curl gets a URL, in patience at most.
 func (w *world) curl(n *lab.NetNS, url string, flags ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), 2*patience)
 	defer cancel()
-	out, err := n.Run(ctx, append(append([]string{"curl", "-sS", "-g", "--fail", "--noproxy", "*", "--max-time", "5"}, flags...), url)...)
+	most := strconv.Itoa(int(patience.Seconds()))
+	out, err := n.Run(ctx, append(append([]string{"curl", "-sS", "-g", "--fail", "--noproxy", "*", "--max-time", most}, flags...), url)...)
 	return out.Stdout, err
 }
 
@@ -239,9 +252,13 @@ func (w *natWorld) refuses(port int) {
 
 func (w *world) curlFails(n *lab.NetNS, address string, port, code int) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), 2*patience)
 	defer cancel()
-	out, err := n.Run(ctx, "curl", "-sS", "-g", "--noproxy", "*", "--connect-timeout", "1", "http://"+net.JoinHostPort(address, itoa(port))+"/")
+	wait := "1"
+	if code != curlTimedOut {
+		wait = strconv.Itoa(int(patience.Seconds())) // What comes may come late.
+	}
+	out, err := n.Run(ctx, "curl", "-sS", "-g", "--noproxy", "*", "--connect-timeout", wait, "http://"+net.JoinHostPort(address, itoa(port))+"/")
 	if err == nil || out.Code != code {
 		w.Errorf("%s port %d: want curl's exit code %d, got %d: %s%s", address, port, code, out.Code, out.Stdout, out.Stderr)
 	}

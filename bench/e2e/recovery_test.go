@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"heddle/ctl/api"
@@ -26,9 +27,7 @@ func TestDeviceGoesAway(t *testing.T) {
 			w.tcp(x, y, y.ip4, some)
 			if s.kind == onPacket {
 				w.awaitState(s, api.StateDown)
-				if e, known := w.fdb(network)[mac]; known {
-					t.Errorf("the FDB knows %+v behind a port that is down", e)
-				}
+				w.forgets(mac)
 				w.NoError(w.Lab.Veth(w.host, s.hostEnd(), s.ns, s.ifname))
 				w.NoError(s.ns.AddAddress(s.ifname, s.ip4+"/24", s.ip6+"/64"))
 			}
@@ -49,6 +48,17 @@ func TestDeviceGoesAway(t *testing.T) {
 			t.Errorf("port %s: %d frames dropped because others were down", s.name, n)
 		}
 	}
+}
+
+// forgets waits until the FDB doesn't have a MAC any more.
+func (w *world) forgets(mac string) {
+	w.Helper()
+	w.Eventually(patience, mac+" forgotten", func() error {
+		if e, known := w.fdb(network)[mac]; known {
+			return fmt.Errorf("the FDB knows %+v", e)
+		}
+		return nil
+	})
 }
 
 // index returns the number of a station's interface.
@@ -85,9 +95,7 @@ func TestContainerEnds(t *testing.T) {
 		mac := w.mac(s)
 		w.NoError(s.ns.Remove())
 		w.awaitState(s, api.StateDown)
-		if e, known := w.fdb(network)[mac]; known {
-			t.Errorf("the FDB still knows %+v", e)
-		}
+		w.forgets(mac)
 		w.ctl("port", "rm", s.name)
 		w.ctl("port", "add", s.name, "--network", network, "--kind", "tap", "--ifname", "again"+kind)
 		w.ctl("port", "rm", s.name)

@@ -114,7 +114,7 @@ func TestOneDaemonPerSocket(t *testing.T) {
 	bin, err := lab.Build()
 	w.NoError(err)
 	for _, state := range []string{w.swd.StateDir, filepath.Join(w.Dir(), "other-state")} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		out, err := w.host.Run(ctx, bin.Swd, "--socket", w.swd.Socket, "--state-dir", state)
 		cancel()
 		if err == nil || out.Code <= 0 || !strings.Contains(out.Stderr, w.swd.Socket) && !strings.Contains(out.Stderr, state) {

@@ -38,7 +38,8 @@ func (w *world) start(from, to *station, address string, size int64) (*stream, e
 	if err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	// A minute, and what it takes at 80 Mb/s.
+	deadline := time.Now().Add(time.Minute + time.Duration(size/10_000_000)*time.Second)
 	s := &stream{
 		sender: make(chan error, 1), receiver: make(chan error, 1),
 		half: make(chan struct{}), resume: make(chan struct{}),
@@ -60,7 +61,7 @@ func (w *world) start(from, to *station, address string, size int64) (*stream, e
 
 // dial connects on the calling thread, and so in its namespace.
 func dial(ctx context.Context, addr *net.TCPAddr) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 3*patience)
 	defer cancel()
 	var d net.Dialer
 	return d.DialTCP(ctx, "tcp", netip.AddrPort{}, addr.AddrPort())
@@ -228,7 +229,7 @@ func exchangeOnce(in, out *net.UDPConn, content io.Reader, late *[][]byte, total
 	count, arrived := len(expected), 0
 	got := make([]byte, 1<<16)
 	for len(expected) > 0 {
-		_ = in.SetReadDeadline(time.Now().Add(time.Second))
+		_ = in.SetReadDeadline(time.Now().Add(2 * time.Second))
 		n, err := in.Read(got)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break

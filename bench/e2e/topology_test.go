@@ -48,6 +48,10 @@ const (
 
 const network = "net"
 
+// patience is how long a test waits for what has no bound of its own, on a
+// machine that may give its time to others for seconds.
+const patience = 20 * time.Second
+
 // newWorld starts a swd with one network.
 func newWorld(t *testing.T, networkFlags ...string) *world {
 	t.Helper()
@@ -140,22 +144,29 @@ func (w *world) mac(s *station) string {
 	return mac.String()
 }
 
-// tryPing sends one echo request.
+// tryPing sends one echo request, and waits a second for its answer.
 func (w *world) tryPing(from *station, address string, flags ...string) error {
 	args := []string{"ping", "-c1", "-W1"}
 	if strings.Contains(address, ":") {
 		args = append(args, "-6")
 	}
-	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), patience)
 	defer cancel()
 	_, err := from.ns.Run(ctx, append(append(args, flags...), address)...)
 	return err
 }
 
+// pingOnce sends one echo request, which has to be answered: what reach sends
+// may be several.
+func (w *world) pingOnce(from *station, address string) {
+	w.Helper()
+	w.NoError(w.tryPing(from, address, "-W15"))
+}
+
 // reach waits until a station gets an answer from an address.
 func (w *world) reach(from *station, address string, flags ...string) {
 	w.Helper()
-	w.Eventually(10*time.Second, fmt.Sprintf("%s pings %s", from.name, address), func() error {
+	w.Eventually(patience, fmt.Sprintf("%s pings %s", from.name, address), func() error {
 		return w.tryPing(from, address, flags...)
 	})
 }
@@ -185,7 +196,7 @@ func (w *world) dropped(reason string) uint64 {
 // awaitState waits until a port is up or down.
 func (w *world) awaitState(s *station, state string) {
 	w.Helper()
-	w.Eventually(10*time.Second, "port "+s.name+" "+state, func() error {
+	w.Eventually(patience, "port "+s.name+" "+state, func() error {
 		p, err := w.swd.Port(w.Context(), s.name)
 		if err == nil && p.State != state {
 			err = fmt.Errorf("it is %s (%s)", p.State, p.Reason)

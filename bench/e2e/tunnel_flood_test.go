@@ -41,7 +41,7 @@ func TestTunnelFlooding(t *testing.T) {
 			}
 			// Later copies of what came before would come before the last.
 			var got []string
-			_, _, err := ends[j].await(5*time.Second, func(frame []byte) bool {
+			_, _, err := ends[j].await(patience, func(frame []byte) bool {
 				if text, ok := experimentalText(frame); ok {
 					got = append(got, text)
 				}

@@ -4,7 +4,6 @@ import (
 	"net"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -115,7 +114,7 @@ func TestTunnelIntruders(t *testing.T) {
 // got waits for a frame, before which none of the intruder's may come.
 func (c *cluster) got(at *raw, text string) {
 	c.Helper()
-	_, _, err := at.await(5*time.Second, func(frame []byte) bool {
+	_, _, err := at.await(patience, func(frame []byte) bool {
 		if carries("intruder")(frame) {
 			c.Errorf("an intruder's frame came: %x", frame)
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"testing"
-	"time"
 
 	"heddle/bench/lab"
 )
@@ -89,7 +88,7 @@ func TestTunnelPrograms(t *testing.T) {
 	for _, how := range [][]string{{"-n", "50M"}, {"-R", "-n", "50M"}, {"-u", "-b", "20M", "-l", "1400", "-t", "1"}} {
 		server, err := b.ns.Start("iperf3", "-s", "-1", "-B", b.ip4)
 		c.NoError(err)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 		c.NoError(b.ns.WaitListening(ctx, "tcp", 5201))
 		c.Run(a.ns, append([]string{"iperf3", "-c", b.ip4, "-P", "2"}, how...)...)
 		_, err = server.Wait(ctx)

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"heddle/bench/baseline"
 	"heddle/bench/lab"
@@ -108,7 +107,7 @@ func (n *node) v4() string { return v4(n.number) }
 func (n *node) peer(name, address string) {
 	n.Helper()
 	n.ctl("peer", "add", name, "--address", address)
-	n.Eventually(10*time.Second, "peer "+name+" up", func() error {
+	n.Eventually(patience, "peer "+name+" up", func() error {
 		p, err := n.peerState(name)
 		if err == nil && (p.State != api.StateUp || !slices.Contains(p.Networks, network)) {
 			err = fmt.Errorf("it is %+v", p)
@@ -205,7 +204,7 @@ func (c *cluster) offloads(on bool, ends map[*lab.NetNS]string) {
 // many.
 func (w *world) awaitDropped(reason string, more, since uint64) {
 	w.Helper()
-	w.Eventually(5*time.Second, "drops for "+reason, func() error {
+	w.Eventually(patience, "drops for "+reason, func() error {
 		if n := w.dropped(reason); n < since+more {
 			return fmt.Errorf("%d since then, want %d", n-since, more)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -50,7 +49,7 @@ func (w *world) tagged(a, b *station) {
 		text := []byte(fmt.Sprintf("tagged, %s, from %s to %s", name, a.name, b.name))
 		complete := w.taggedFrame(a, b, stack, &layers.UDP{SrcPort: 4711, DstPort: 4712}, text)
 		w.NoError(out.send(complete))
-		_, got, err := in.await(3*time.Second, func(f []byte) bool { return bytes.Contains(f, text) })
+		_, got, err := in.await(patience, func(f []byte) bool { return bytes.Contains(f, text) })
 		if err != nil || !bytes.Equal(got, complete) {
 			w.Errorf("%s, complete: %v\ngot  %x\nsent %x", name, err, got, complete)
 		}
@@ -104,7 +103,7 @@ func (w *world) owingChecksum(name string, out, in *raw, complete []byte) {
 	const field = 6 // Of UDP.
 	at, frame := partially(complete, field)
 	w.NoError(out.sendOwing(owing(0, 0, 0, at, field), frame))
-	header, got, err := in.await(3*time.Second, func(f []byte) bool {
+	header, got, err := in.await(patience, func(f []byte) bool {
 		return len(f) == len(complete) && bytes.Equal(f[at+8:], complete[at+8:])
 	})
 	if err != nil {
@@ -142,7 +141,7 @@ func (w *world) owingSegments(a, b *station, out, in *raw) {
 	w.NoError(out.sendOwing(owing(1, at+20, segment, at, field), frame))
 	got := make([]byte, len(payload))
 	for have := 0; have < len(payload); {
-		header, f, err := in.await(3*time.Second, func(f []byte) bool {
+		header, f, err := in.await(patience, func(f []byte) bool {
 			return len(f) > at+20 && bytes.Equal(f[:12], complete[:12]) && f[at-ipv4Len+9] == 6
 		})
 		if err != nil {
