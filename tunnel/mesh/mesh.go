@@ -252,9 +252,7 @@ func (m *Mesh) Leave(timeout time.Duration) error {
 	if closed {
 		return errors.Join(ErrClosed, m.Close())
 	}
-	bye := appendOrigin(begin(msgBye), m.self)
-	m.count.out(KindMessage, len(bye))
-	m.gossip(bye, "bye")
+	m.sayBye()
 	err := m.list.Leave(timeout)
 	if cerr := m.Close(); err == nil {
 		err = cerr
@@ -263,6 +261,27 @@ func (m *Mesh) Leave(timeout time.Duration) error {
 		return fmt.Errorf("leave mesh: %w", err)
 	}
 	return nil
+}
+
+// sayBye tells each member directly, besides gossip, which leaves one out once in a
+// while: who leaves can't say it again, and would be shown as failed there.
+func (m *Mesh) sayBye() {
+	bye := appendOrigin(begin(msgBye), m.self)
+	m.count.out(KindMessage, len(bye))
+	m.gossip(bye, "bye")
+	var to []*memberlist.Node
+	m.mu.Lock()
+	for _, mb := range m.members {
+		if c := mb.current; c != nil && mb.name != m.self.name {
+			to = append(to, &memberlist.Node{Name: c.node(), Addr: c.address.Addr().AsSlice(), Port: c.address.Port()})
+		}
+	}
+	m.mu.Unlock()
+	for _, n := range to {
+		if m.list.SendBestEffort(n, bye) == nil { // Else gossip may still bring it.
+			m.count.out(KindMessage, len(bye))
+		}
+	}
 }
 
 // Close stops without a word: to the others this host has failed. Closing
