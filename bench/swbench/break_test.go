@@ -100,13 +100,14 @@ func TestCutPathIsRefused(t *testing.T) {
 // is busy all the same takes.
 func TestIdleRow(t *testing.T) {
 	b := newBroken(t)
-	spin, err := b.p.A.Start("sh", "-c", "while :; do :; done")
+	// However many others want the cores.
+	spin, err := b.p.A.Start("nice", "-n", "-20", "sh", "-c", "while :; do :; done")
 	b.NoError(err)
 	b.p.PIDs = []int{spin.PID()}
 	row := rowNamed(t, "idle")
 	m, err := b.b.verified(b.Context(), row, b.p)
 	b.NoError(err)
-	if m.values[0] < 2 { // However many others want the cores.
+	if m.values[0] < 2 {
 		t.Errorf("a process that spins takes %v%%", m.values[0])
 	}
 	r := &Result{Options: options{Runs: 1, Rows: []string{"idle"}, Contenders: []string{"swd-tap"}}}
@@ -254,19 +255,36 @@ func TestNetperfConnections(t *testing.T) {
 // A path that holds all frames back and gives them out at once is no fast one.
 func TestBurstIsNoRate(t *testing.T) {
 	b := newBroken(t)
-	shape := func(verb, rate, burst string) error {
+	shape := func(rate, burst string) {
 		var out []byte
 		var err error
 		b.inHost(func() error {
-			out, err = exec.Command("tc", "qdisc", verb, "dev", "port-b", "root", "tbf", "rate", rate, "burst", burst, "limit", "240000").CombinedOutput()
+			out, err = exec.Command("tc", "qdisc", "replace", "dev", "port-b", "root", "tbf", "rate", rate, "burst", burst, "limit", "60000").CombinedOutput()
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("tc: %w: %s", err, out)
+			b.Fatalf("tc: %v: %s", err, out)
 		}
-		return nil
 	}
-	b.NoError(shape("add", "8bit", "100"))
+	const tries = 10 // On a machine with other things to do it may take longer to come out than to be sent.
+	for range tries {
+		shape("8bit", "100")
+		sent, received := b.released(func() { shape("100gbit", "100mb") })
+		m, err := frameFigure(sent, received, load.MinSize)
+		b.NoError(err)
+		if m.values[0] > float64(received.Delivered)/sent.Seconds/1e6 {
+			t.Errorf("%d frames that were sent in %.2f s and came in %.3f are %v Mpps", received.Delivered, sent.Seconds, received.Seconds, m.values)
+		}
+		if received.Seconds < sent.Seconds/2 {
+			return
+		}
+	}
+	t.Error("the frames never came at once")
+}
+
+// released sends frames for a second and takes them in after release.
+func (b *broken) released(release func()) (sent load.Sent, received load.Received) {
+	b.Helper()
 	frames := load.DefaultFrames()
 	var receiver *load.Receiver
 	b.NoError(b.p.B.Do(func() (err error) {
@@ -274,19 +292,17 @@ func TestBurstIsNoRate(t *testing.T) {
 		return err
 	}))
 	defer func() { b.NoError(receiver.Close()) }()
-	var sent load.Sent
 	b.NoError(b.p.A.Do(func() (err error) {
 		sent, err = load.Send(b.Context(), baseline.Interface, frames, time.Second, 0)
 		return err
 	}))
-	b.NoError(shape("change", "100gbit", "100mb"))
+	release()
+	// A queue whose rate has changed goes on with the next frame, which is lost if it
+	// was full.
+	b.Run(b.p.A, "ping", "-c5", "-i0.05", "-W10", b.p.Server)
 	received, err := receiver.Run(b.Context(), time.Second)
 	b.NoError(err)
-	m, err := frameFigure(sent, received, load.MinSize)
-	b.NoError(err)
-	if received.Seconds > sent.Seconds || m.values[0] > float64(received.Delivered)/1e6 {
-		t.Errorf("%d frames that were sent in %.2f s and came in %.3f are %v Mpps", received.Delivered, sent.Seconds, received.Seconds, m.values)
-	}
+	return sent, received
 }
 
 // A figure that is made up costs swbench its exit code, and the reason is told.
