@@ -24,6 +24,8 @@ func TestNoAllocation(t *testing.T) {
 		frame, h := s.build(r)
 		tagged := append(make([]byte, wire.VLANTagLen), frame...)
 		var seg Segmenter
+		var train Train
+		head := make([]byte, MaxTrainHead)
 		if n := testing.AllocsPerRun(20, func() {
 			if !Check(frame, &h) || !seg.Begin(frame, &h) || SegmentLen(frame, &h) > len(buf) {
 				t.Fatal("refused")
@@ -33,6 +35,11 @@ func TestNoAllocation(t *testing.T) {
 			owes := h
 			InsertVLAN(tagged, 1, wire.EtherTypeVLAN, &owes)
 			RemoveVLAN(tagged, &owes)
+			if train.Begin(frame, &h, bigTCP) > 0 {
+				train.Carries(frame)
+				train.Add(frame, &h)
+				train.Head(head)
+			}
 			owes.GSOType = wire.VNetGSONone
 			Complete(frame, &owes)
 		}); n != 0 {
@@ -194,5 +201,28 @@ func BenchmarkAdopt(b *testing.B) {
 		if owes := Adopt(frame, 1450, 0); !owes.Partial() {
 			b.Fatal("not seen")
 		}
+	}
+}
+
+// BenchmarkTrain is what a super-frame costs that becomes the third of a train.
+func BenchmarkTrain(b *testing.B) {
+	for _, name := range []string{"tcp4", "tcp6"} {
+		s := superFrames()[name]
+		s.flags = wire.TCPAck
+		cars := run(s, 3, rand.New(rand.NewPCG(35, 35)))
+		b.Run(name, func(b *testing.B) {
+			var train Train
+			head := make([]byte, MaxTrainHead)
+			for b.Loop() {
+				at := train.Begin(cars[0].frame, &cars[0].owes, bigTCP)
+				for i := range cars[1:] {
+					c := &cars[1+i]
+					if at == 0 || !train.Carries(c.frame) || train.Add(c.frame, &c.owes) == 0 {
+						b.Fatal("it doesn't join")
+					}
+				}
+				train.Head(head)
+			}
+		})
 	}
 }

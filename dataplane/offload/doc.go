@@ -9,7 +9,8 @@
 // Segmenter. SegmentLen is what the MTU is compared with. InsertVLAN puts back
 // a tag that a packet socket hands over beside the frame. A tunnel gives what it
 // has decapsulated to a Coalescer, which also knows what a kernel has left undone
-// inside a tunnel: Adopt, Whole.
+// inside a tunnel: Adopt, Whole. A port that can give a kernel more than 64 KB at a
+// time couples super-frames in a Train.
 //
 // Everything works on (frame, *wire.VNetHdr), on the caller's buffers and
 // goroutine, and keeps nothing but what its type says. Nothing trusts
