@@ -32,7 +32,7 @@ func (p Port) WithDefaults() Port {
 	if p.Kind == "" {
 		p.Kind = DefaultKind
 	}
-	if p.IfName == "" && p.Kind != KindPacket && p.inContainer() {
+	if p.IfName == "" && p.Kind != KindPacket && p.InContainer() {
 		p.IfName = DefaultIfName
 	}
 	return p
@@ -67,6 +67,6 @@ func (c *Config) WithDefaults() *Config {
 	return d
 }
 
-// inContainer tells whether the port's interface is in another namespace than
-// swd's own.
-func (p *Port) inContainer() bool { return p.NetNS != "" || p.PID != 0 || p.Container != "" }
+// InContainer tells whether the port's interface is in another namespace than
+// swd's own: a path, a process or a container says which. Anybody may call it.
+func (p *Port) InContainer() bool { return p.NetNS != "" || p.PID != 0 || p.Container != "" }

@@ -140,7 +140,7 @@ func (p *Port) checkMade(c checker) {
 	if p.Interface != "" {
 		c.field("interface").refuse("only a packet port takes an interface that exists: a %s port makes its own, named by ifname", kind)
 	}
-	if p.inContainer() {
+	if p.InContainer() {
 		if p.DefaultRoute && len(p.IPs) == 0 {
 			c.field("default_route").refuse("needs an address: add one to ips")
 		}

@@ -64,10 +64,14 @@ func (l *link) openTAP(ctx context.Context, o order) error {
 			return fmt.Errorf("%s: interface %s: its alias is %q: %w", l.ns, name, was.Alias, attach.ErrTaken)
 		}
 	}
+	groMax := 0
+	if o.spec.InContainer() {
+		groMax = tap.BigTCP
+	}
 	var p *tap.Port
 	err = l.m.step("tap", func() error {
 		return l.ns.Do(func() (err error) {
-			p, err = tap.Open(tap.Config{Name: name, Queues: o.workers, Rings: l.m.rings})
+			p, err = tap.Open(tap.Config{Name: name, Queues: o.workers, GROMax: groMax, Rings: l.m.rings})
 			return err
 		})
 	})

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"heddle/dataplane/offload"
 	"heddle/dataplane/wire"
 )
 
@@ -75,6 +76,8 @@ type device struct {
 	exists  bool
 	kind    string // Of the driver: "tun", "veth"; "" for hardware.
 	dropped uint64 // Frames that the container sent and the kernel dropped.
+	// What packets to it are to be shorter than; 0 on kernels that don't tell.
+	groMax offload.GROMax
 	// What follows is valid only for the kind "tun".
 	mode             uint8 // IFF_TUN or IFF_TAP.
 	multiQueue       bool
@@ -114,6 +117,8 @@ func find(n *rtnl, name string) (device, error) {
 	}
 	info := attributes(link[unix.IFLA_LINKINFO])
 	d := device{exists: true, kind: text(info[unix.IFLA_INFO_KIND]), dropped: txDropped(link)}
+	d.groMax.IPv4 = int(number(link[unix.IFLA_GRO_IPV4_MAX_SIZE]))
+	d.groMax.IPv6 = int(number(link[unix.IFLA_GRO_MAX_SIZE]))
 	if d.kind == "tun" {
 		d.parse(attributes(info[unix.IFLA_INFO_DATA]))
 	}

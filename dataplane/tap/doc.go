@@ -19,6 +19,20 @@
 // partial checksums pass whole; a device whose kernel is older than 6.2 and
 // can't take UDP GSO gets segments made in software.
 //
+// # Super-frames, one write
+//
+// Super-frames of a TCP connection that follow each other in a Push are written
+// as one, by writev from where they lie (offload.Train): the receiver's stack
+// then takes in, and wakes its process for, up to three at a time. Packets
+// become longer than an IP header can tell, as the kernel's own do by BIG TCP,
+// and shorter than the device's gro_max_size and gro_ipv4_max_size, which
+// Config.GROMax sets and anybody may with ip-link(8):
+//
+//	batch    A1  B1  A2  x  A3        x: a frame of another kind
+//	written  A1·A2   B1   x   A3      no frame overtakes one of its connection
+//
+// Each frame counts as one, as it came. The container sees fewer and longer ones.
+//
 // What a frame costs, the kernel's part included, in µs: the least of 2,000
 // batches on a busy 2-core Zen 5 VM, Linux 6.18, where getppid(2) took 0.2. A
 // write runs the receiving stack, which here drops the frame at once.

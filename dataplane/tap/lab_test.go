@@ -98,7 +98,7 @@ func (s socket) send(frame []byte, owes wire.VNetHdr) error {
 
 // receive waits for a frame that the port sent.
 func (s socket) receive() ([]byte, wire.VNetHdr, error) {
-	b := make([]byte, wire.VNetHdrLen+dataplane.MaxFrame)
+	b := make([]byte, wire.VNetHdrLen+BigTCP)
 	n, err := unix.Read(s.fd, b)
 	if err != nil {
 		return nil, wire.VNetHdr{}, fmt.Errorf("receive: %w", err)

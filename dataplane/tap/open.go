@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,11 @@ type Config struct {
 	// Transient has a device that Open makes vanish with the process, however
 	// that ends. One that is taken over stays as it is.
 	Transient bool
+	// GROMax is the gro_max_size and gro_ipv4_max_size of a device that Open
+	// makes, in bytes, see offload.GROMax: BigTCP for an end of connections. 0
+	// leaves it at the kernel's 64 KB, for what routes or bridges on: the kernel
+	// cuts what is longer than another interface takes.
+	GROMax int
 	// Rings, if not nil, carry small frames many at a time. They are for as
 	// many workers as there are queues or more, and outlive the port.
 	Rings *Rings
@@ -38,6 +44,9 @@ type Port struct {
 	queues   []queue
 	counters *dataplane.Counters
 	rings    *Rings
+	// What packets are to be shorter than, as the device has it: see
+	// offload.GROMax.
+	gro4, gro6 atomic.Int32
 
 	mu          sync.Mutex // Guards what follows, and the descriptors against Fault.
 	closed      bool
@@ -109,6 +118,12 @@ func open(c Config) (*Port, error) {
 	}
 	if err == nil && p.created {
 		err = nl.noQueue(c.Name)
+	}
+	if err == nil && p.created && c.GROMax > 0 {
+		err = nl.setGROMax(c.Name, c.GROMax)
+	}
+	if err == nil {
+		err = p.refresh()
 	}
 	if err == nil {
 		err = p.rings.give(p.queues)

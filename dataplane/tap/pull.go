@@ -33,6 +33,7 @@ type queue struct {
 	segment []byte // Headroom and one segment; nil if the device does all.
 
 	segmenter offload.Segmenter
+	trains    trains
 	_         [2 * line]byte
 }
 

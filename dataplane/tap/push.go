@@ -16,32 +16,57 @@ import (
 
 // Push implements dataplane.Port. A frame costs a system call that runs the
 // receiving stack, 1.2 µs for 60 B and 4.9 µs for 64 KB without what the
-// receiver does, and some ns here. With a ring four or more frames cost one
-// call, and 0.3 µs less each.
+// receiver does, and some ns here. With a ring four or more small frames cost
+// one call, and 0.3 µs less each. Super-frames of a connection that follow each
+// other are written as one.
 func (p *Port) Push(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
-	frames, bytes := 0, 0
+	var sent tally
 	sel := b.Sel
-	if q.ring != nil && bits.OnesCount64(sel) >= ringFrom {
-		sel, frames, bytes = p.pushRing(q, b)
+	if q.ring != nil && bits.OnesCount64(sel) >= ringFrom && b.Bytes <= b.N*ringMean {
+		sel = p.pushRing(q, b, &sent)
 	}
+	groMax := p.groMax()
 	for s := sel; s != 0; s &= s - 1 {
-		f := &b.Frames[dataplane.First(s)]
-		d := q.send(f)
-		if d == dataplane.None {
-			frames, bytes = frames+1, bytes+f.Len
-			continue
+		i := dataplane.First(s)
+		if q.trains.n > 0 || b.Frames[i].Owes.GSO() {
+			if q.trains.board(b, i, groMax) {
+				continue
+			}
+			p.sendTrains(q, b, &sent)
 		}
-		if d == dataplane.TxDown {
-			// The link is down or the device gone, for the other frames too.
-			p.counters.Drop(b.Worker, d, bits.OnesCount64(s))
+		if !p.sendEach(q, b, 1<<i, &sent) {
+			p.counters.Drop(b.Worker, dataplane.TxDown, bits.OnesCount64(s&(s-1)))
 			break
 		}
-		p.counters.Drop(b.Worker, d, 1)
 	}
-	if frames > 0 {
-		p.counters.Tx(b.Worker, frames, bytes)
+	p.sendTrains(q, b, &sent)
+	if sent.frames > 0 {
+		p.counters.Tx(b.Worker, sent.frames, sent.bytes)
 	}
+}
+
+// tally is what one Push has sent.
+type tally struct{ frames, bytes int }
+
+func (t *tally) add(f *dataplane.Frame) { t.frames, t.bytes = t.frames+1, t.bytes+f.Len }
+
+// sendEach writes the frames of sel one by one. It returns false if the link is
+// down or the device gone, which drops the rest of them.
+func (p *Port) sendEach(q *queue, b *dataplane.Batch, sel uint64, sent *tally) bool {
+	for s := sel; s != 0; s &= s - 1 {
+		f := &b.Frames[dataplane.First(s)]
+		switch d := q.send(f); d {
+		case dataplane.None:
+			sent.add(f)
+		case dataplane.TxDown:
+			p.counters.Drop(b.Worker, d, bits.OnesCount64(s))
+			return false
+		default:
+			p.counters.Drop(b.Worker, d, 1)
+		}
+	}
+	return true
 }
 
 // send writes a frame and returns why it was not sent, or None.

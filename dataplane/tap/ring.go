@@ -122,9 +122,9 @@ func (r *ring) reap() int {
 // a call.
 const ringFrom = 4
 
-// ringMean is the most bytes that frames may have on average for the next to be
-// read by the ring: of larger ones a few fill a Pull, and each takes longer than
-// the call.
+// ringMean is the most bytes that frames may have on average for the ring to read
+// or write more of them: of larger ones a few fill a Pull, and each takes longer
+// than the call.
 const ringMean = 2048
 
 // ringReads is the most reads of one call: what they bring isn't known before, and
@@ -158,9 +158,8 @@ func (p *Port) pullRing(q *queue, b *dataplane.Batch, slot, n int) (made int, em
 }
 
 // pushRing writes the selected frames with one call and returns those that the
-// kernel didn't take, for which it had no memory, and how many frames and bytes
-// were sent.
-func (p *Port) pushRing(q *queue, b *dataplane.Batch) (left uint64, frames, bytes int) {
+// kernel didn't take, for which it had no memory.
+func (p *Port) pushRing(q *queue, b *dataplane.Batch, sent *tally) (left uint64) {
 	r := q.ring
 	for s := b.Sel; s != 0; s &= s - 1 {
 		f := &b.Frames[dataplane.First(s)]
@@ -180,7 +179,7 @@ func (p *Port) pushRing(q *queue, b *dataplane.Batch) (left uint64, frames, byte
 			p.counters.Drop(b.Worker, d, 1)
 			continue
 		}
-		frames, bytes = frames+1, bytes+f.Len
+		sent.add(f)
 	}
-	return left, frames, bytes
+	return left
 }

@@ -78,6 +78,17 @@ func (n *rtnl) noQueue(name string) error {
 	return nil
 }
 
+// setGROMax sets how long a packet the interface of that name may be given, in
+// bytes, as by ip-link(8)'s `gro_max_size` and `gro_ipv4_max_size`. Kernels that
+// don't know of one, before Linux 5.19 or 6.3, leave it out.
+func (n *rtnl) setGROMax(name string, size int) error {
+	n.seq++
+	if _, err := n.ask(groMaxRequest(n.seq, name, uint32(size)), unix.NLMSG_ERROR); err != nil {
+		return fmt.Errorf("set gro_max_size %d: %w", size, err)
+	}
+	return nil
+}
+
 // ask sends a request of the last seq and returns what follows the header of
 // the answer of the type that is wanted. NLMSG_ERROR stands for an
 // acknowledgement, an error of the kernel's for itself.
@@ -117,7 +128,15 @@ func (n *rtnl) ask(request []byte, want uint16) ([]byte, error) {
 // getLinkRequest is the message RTM_GETLINK with a name: struct ifinfomsg, and
 // the attribute IFLA_IFNAME.
 func getLinkRequest(seq uint32, name string) []byte {
-	return request(seq, unix.RTM_GETLINK, 0, make([]byte, unix.SizeofIfInfomsg), unix.IFLA_IFNAME, name)
+	return request(seq, unix.RTM_GETLINK, 0, make([]byte, unix.SizeofIfInfomsg), attribute(unix.IFLA_IFNAME, cString(name)))
+}
+
+// groMaxRequest is the message RTM_SETLINK with a name.
+func groMaxRequest(seq uint32, name string, size uint32) []byte {
+	value := binary.NativeEndian.AppendUint32(nil, size)
+	return request(seq, unix.RTM_SETLINK, unix.NLM_F_ACK, make([]byte, unix.SizeofIfInfomsg),
+		attribute(unix.IFLA_IFNAME, cString(name)),
+		attribute(unix.IFLA_GRO_MAX_SIZE, value), attribute(unix.IFLA_GRO_IPV4_MAX_SIZE, value))
 }
 
 // noQueueRequest is the message RTM_NEWQDISC: struct tcmsg
@@ -127,24 +146,34 @@ func noQueueRequest(seq, index uint32) []byte {
 	body := make([]byte, sizeofTcmsg)
 	binary.NativeEndian.PutUint32(body[4:], index)
 	binary.NativeEndian.PutUint32(body[12:], rootParent)
-	return request(seq, unix.RTM_NEWQDISC, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body, tcaKind, "noqueue")
+	return request(seq, unix.RTM_NEWQDISC, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body,
+		attribute(tcaKind, cString("noqueue")))
 }
 
-// request is a message: struct nlmsghdr, a body of a multiple of 4 bytes, and an
-// attribute that is a C string.
-func request(seq uint32, kind, flags uint16, body []byte, attr uint16, text string) []byte {
-	value := append([]byte(text), 0)
-	attrLen := unix.SizeofNlAttr + len(value)
-	at := unix.SizeofNlMsghdr + len(body)
-	total := at + (attrLen+3)&^3
-	b := make([]byte, total)
-	binary.NativeEndian.PutUint32(b, uint32(total))
+// request is a message: struct nlmsghdr, a body of a multiple of 4 bytes, and
+// attributes.
+func request(seq uint32, kind, flags uint16, body []byte, attributes ...[]byte) []byte {
+	b := make([]byte, unix.SizeofNlMsghdr)
 	binary.NativeEndian.PutUint16(b[4:], kind)
 	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_REQUEST|flags)
 	binary.NativeEndian.PutUint32(b[8:], seq)
-	copy(b[unix.SizeofNlMsghdr:], body)
-	binary.NativeEndian.PutUint16(b[at:], uint16(attrLen))
-	binary.NativeEndian.PutUint16(b[at+2:], attr)
-	copy(b[at+unix.SizeofNlAttr:], value)
+	b = append(b, body...)
+	for _, a := range attributes {
+		b = append(b, a...)
+	}
+	binary.NativeEndian.PutUint32(b, uint32(len(b)))
 	return b
 }
+
+// attribute is a struct nlattr and its value, padded to 4 bytes.
+func attribute(kind uint16, value []byte) []byte {
+	n := unix.SizeofNlAttr + len(value)
+	b := make([]byte, (n+3)&^3)
+	binary.NativeEndian.PutUint16(b, uint16(n))
+	binary.NativeEndian.PutUint16(b[2:], kind)
+	copy(b[unix.SizeofNlAttr:], value)
+	return b
+}
+
+// cString is text as the kernel has it, with a zero at the end.
+func cString(text string) []byte { return append([]byte(text), 0) }
