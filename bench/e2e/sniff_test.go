@@ -71,7 +71,7 @@ func openSniffer(ifname string) (int, error) {
 
 // loop looks at frames until the context has ended and none is left.
 func (s *sniffer) loop(ctx context.Context) error {
-	buf := make([]byte, 1<<17)
+	buf := make([]byte, 1<<19) // The kernel's longest packet.
 	for {
 		n, _, err := unix.Recvfrom(s.fd, buf, 0)
 		switch {
@@ -109,6 +109,7 @@ type vnet struct {
 	partial              bool
 	gso                  byte
 	size, start, through int
+	jumbo                int // Bytes of options that the segments don't have.
 }
 
 // check checks one frame behind its virtio-net header.
@@ -142,6 +143,9 @@ func (s *sniffer) check(b []byte) error {
 
 func (s *sniffer) checkIPv4(h vnet, ip []byte) error {
 	headerLen, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
+	if total == 0 && h.gso != 0 && len(ip) > 0xffff { // BIG TCP.
+		total = len(ip)
+	}
 	if total > len(ip) || headerLen > total {
 		return fmt.Errorf("IPv4 of %d bytes in %d", total, len(ip))
 	}
@@ -157,6 +161,9 @@ func (s *sniffer) checkIPv4(h vnet, ip []byte) error {
 
 func (s *sniffer) checkIPv6(h vnet, ip []byte) error {
 	payload := int(binary.BigEndian.Uint16(ip[4:]))
+	if len(ip)-40 > 0xffff && payload == 0 && ip[6] == 0 && ip[42] == 0xc2 { // Jumbo Payload, RFC 2675.
+		payload, h.jumbo = int(binary.BigEndian.Uint32(ip[44:])), 8
+	}
 	if 40+payload > len(ip) {
 		return fmt.Errorf("IPv6 of 40+%d bytes in %d", payload, len(ip))
 	}
@@ -193,7 +200,7 @@ func (s *sniffer) checkL4(h vnet, proto byte, at int, pseudo uint32, l4 []byte) 
 	}
 	if h.gso != 0 {
 		s.super.Add(1)
-		if longest := at - etherLen + headerOf(proto, l4) + h.size; longest > s.mtu {
+		if longest := at - etherLen - h.jumbo + headerOf(proto, l4) + h.size; longest > s.mtu {
 			return fmt.Errorf("%s in segments of %d bytes of L3, the MTU is %d", name, longest, s.mtu)
 		}
 	}
