@@ -89,8 +89,8 @@ func (w *world) direction(from, to *station, what string) {
 		w.Errorf("%s to %s, %s: %v", from.name, to.name, what, err)
 	}
 	frames, partial, super := sniffer.frames.Load(), sniffer.partial.Load(), sniffer.super.Load()
-	if frames < 20 {
-		w.Errorf("%s to %s, %s: only %d frames were looked at", from.name, to.name, what, frames)
+	if n := sniffer.bytes.Load(); n < 2*some {
+		w.Errorf("%s to %s, %s: only %d bytes were looked at", from.name, to.name, what, n)
 	}
 	w.Logf("%s to %s, %s: %d frames looked at, %d with partial checksums, %d GSO", from.name, to.name, what, frames, partial, super)
 }

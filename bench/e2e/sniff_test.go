@@ -20,8 +20,8 @@ type sniffer struct {
 	cancel context.CancelFunc
 
 	// Counts of what was looked at.
-	frames, partial, super atomic.Int64
-	err                    error // The first fault; valid after stop.
+	frames, partial, super, bytes atomic.Int64
+	err                           error // The first fault; valid after stop.
 }
 
 // sniff starts to look at what comes in at a station.
@@ -101,6 +101,7 @@ const (
 	vnetLen       = 10
 	etherLen      = 14
 	needsChecksum = 1
+	gsoTCP4       = 1
 	gsoECN        = 0x80
 )
 
@@ -109,7 +110,6 @@ type vnet struct {
 	partial              bool
 	gso                  byte
 	size, start, through int
-	jumbo                int // Bytes of options that the segments don't have.
 }
 
 // check checks one frame behind its virtio-net header.
@@ -126,6 +126,7 @@ func (s *sniffer) check(b []byte) error {
 	frame := b[vnetLen:]
 	ip := frame[etherLen:]
 	s.frames.Add(1)
+	s.bytes.Add(int64(len(ip)))
 	if h.gso == 0 && len(ip) > s.mtu {
 		return fmt.Errorf("%d bytes of L3, the MTU is %d", len(ip), s.mtu)
 	}
@@ -143,7 +144,7 @@ func (s *sniffer) check(b []byte) error {
 
 func (s *sniffer) checkIPv4(h vnet, ip []byte) error {
 	headerLen, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
-	if total == 0 && h.gso != 0 && len(ip) > 0xffff { // BIG TCP.
+	if total == 0 && h.gso == gsoTCP4 && len(ip) > 0xffff { // BIG TCP.
 		total = len(ip)
 	}
 	if total > len(ip) || headerLen > total {
@@ -161,9 +162,6 @@ func (s *sniffer) checkIPv4(h vnet, ip []byte) error {
 
 func (s *sniffer) checkIPv6(h vnet, ip []byte) error {
 	payload := int(binary.BigEndian.Uint16(ip[4:]))
-	if len(ip)-40 > 0xffff && payload == 0 && ip[6] == 0 && ip[42] == 0xc2 { // Jumbo Payload, RFC 2675.
-		payload, h.jumbo = int(binary.BigEndian.Uint32(ip[44:])), 8
-	}
 	if 40+payload > len(ip) {
 		return fmt.Errorf("IPv6 of 40+%d bytes in %d", payload, len(ip))
 	}
@@ -200,7 +198,7 @@ func (s *sniffer) checkL4(h vnet, proto byte, at int, pseudo uint32, l4 []byte) 
 	}
 	if h.gso != 0 {
 		s.super.Add(1)
-		if longest := at - etherLen - h.jumbo + headerOf(proto, l4) + h.size; longest > s.mtu {
+		if longest := at - etherLen + headerOf(proto, l4) + h.size; longest > s.mtu {
 			return fmt.Errorf("%s in segments of %d bytes of L3, the MTU is %d", name, longest, s.mtu)
 		}
 	}

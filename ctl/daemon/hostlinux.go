@@ -164,6 +164,7 @@ func (l *link) dropped() uint64 { return l.lost.Load() }
 
 func (l *link) sample() {
 	if t, ok := l.p.(*tap.Port); ok { // A packet port counts them itself.
+		t.Refresh()
 		l.lost.Store(t.Dropped())
 	}
 }

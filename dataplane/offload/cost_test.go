@@ -24,8 +24,6 @@ func TestNoAllocation(t *testing.T) {
 		frame, h := s.build(r)
 		tagged := append(make([]byte, wire.VLANTagLen), frame...)
 		var seg Segmenter
-		var train Train
-		head := make([]byte, MaxTrainHead)
 		if n := testing.AllocsPerRun(20, func() {
 			if !Check(frame, &h) || !seg.Begin(frame, &h) || SegmentLen(frame, &h) > len(buf) {
 				t.Fatal("refused")
@@ -35,11 +33,6 @@ func TestNoAllocation(t *testing.T) {
 			owes := h
 			InsertVLAN(tagged, 1, wire.EtherTypeVLAN, &owes)
 			RemoveVLAN(tagged, &owes)
-			if train.Begin(frame, &h, bigTCP) > 0 {
-				train.Carries(frame)
-				train.Add(frame, &h)
-				train.Head(head)
-			}
 			owes.GSOType = wire.VNetGSONone
 			Complete(frame, &owes)
 		}); n != 0 {
@@ -204,24 +197,45 @@ func BenchmarkAdopt(b *testing.B) {
 	}
 }
 
-// BenchmarkTrain is what a super-frame costs that becomes the third of a train.
+// trainOf returns what makes a train of the frames, and fails the test if they
+// don't join.
+func trainOf(t testing.TB, cars []car) func() {
+	var train Train
+	head := make([]byte, MaxTrainHead)
+	return func() {
+		joined := train.Begin(cars[0].frame, &cars[0].owes, bigTCP) > 0
+		for i := range cars[1:] {
+			c := &cars[1+i]
+			joined = joined && train.Carries(c.frame) && train.Add(c.frame, &c.owes) > 0
+		}
+		if !joined {
+			t.Fatal("the frames don't join")
+		}
+		train.Head(head)
+	}
+}
+
+// threeCars are three frames of 20 KB that make a train.
+func threeCars(v6 bool) []car {
+	s := super{v6: v6, tcpOpts: 12, payload: 14 * 1400, size: 1400, partial: true, flags: wire.TCPAck}
+	return run(s, 3, rand.New(rand.NewPCG(35, 35)))
+}
+
+func TestTrainAllocatesNothing(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		if n := testing.AllocsPerRun(100, trainOf(t, threeCars(v6))); n != 0 {
+			t.Errorf("IPv6 %v: %v allocations, want none", v6, n)
+		}
+	}
+}
+
+// BenchmarkTrain is what a train of three frames costs.
 func BenchmarkTrain(b *testing.B) {
-	for _, name := range []string{"tcp4", "tcp6"} {
-		s := superFrames()[name]
-		s.flags = wire.TCPAck
-		cars := run(s, 3, rand.New(rand.NewPCG(35, 35)))
-		b.Run(name, func(b *testing.B) {
-			var train Train
-			head := make([]byte, MaxTrainHead)
+	for _, v6 := range []bool{false, true} {
+		b.Run(map[bool]string{false: "IPv4", true: "IPv6"}[v6], func(b *testing.B) {
+			join := trainOf(b, threeCars(v6))
 			for b.Loop() {
-				at := train.Begin(cars[0].frame, &cars[0].owes, bigTCP)
-				for i := range cars[1:] {
-					c := &cars[1+i]
-					if at == 0 || !train.Carries(c.frame) || train.Add(c.frame, &c.owes) == 0 {
-						b.Fatal("it doesn't join")
-					}
-				}
-				train.Head(head)
+				join()
 			}
 		})
 	}

@@ -2,15 +2,11 @@
 
 package offload
 
-import (
-	"encoding/binary"
+import "heddle/dataplane/wire"
 
-	"heddle/dataplane/wire"
-)
-
-// Train is frames of one TCP connection that follow each other, of which all but
-// the last are GSO frames, to be given to a kernel as one: GRO at super-frames.
-// Payloads stay where they are; Head writes the header that goes before them
+// Train is frames of one TCP connection that follow each other, of which the first
+// is a GSO frame, to be given to a kernel as one: what GRO does with segments,
+// done with super-frames. Payloads stay where they are; Head writes the header that goes before them
 // all, for writev(2). The zero value is empty.
 //
 // Frames are joined if cutting the whole gives the segments that cutting each of
@@ -21,15 +17,16 @@ import (
 // identifications mean nothing (RFC 6864 section 4.1). PSH comes to the end: it
 // is no mark in the stream (RFC 9293 section 3.9.1.2). Checksums are partial.
 //
-// The whole may be longer than an IP header can tell. Such a packet is what Linux
-// calls BIG TCP: in IPv4 with a total length of 0 (since Linux 6.3), in IPv6
-// with the Jumbo Payload option (RFC 2675; since Linux 5.19).
+// An IPv4 packet may be longer than its header can tell, and then has a total
+// length of 0, as the kernel's own have by BIG TCP since Linux 6.3. IPv6 has the
+// Jumbo Payload option for that (RFC 2675), which isn't used: up to 6.18 at least,
+// Linux counts it to each segment and drops the packet where it routes it on.
 type Train struct {
 	first  []byte // The caller's first frame.
 	layout gsoLayout
 	kind   uint8  // GSO type.
 	pseudo uint32 // Sum of the pseudo-header without the length.
-	max    int    // The packet is shorter, from the IP header on.
+	limit  int    // The packet is shorter, from the IP header on.
 	cars   int    // How many frames it has; 0: it is empty.
 	length int    // Payload bytes.
 	seq    uint32 // The next frame's.
@@ -42,22 +39,20 @@ const (
 	// what IPv4 has for hosts that tell no MSS (RFC 9293 section 3.7.1). Of
 	// smaller ones a train would be many.
 	minTrainSegment = 536
-	// jumboLen is the length in bytes of the hop-by-hop options header with the
-	// option Jumbo Payload.
-	jumboLen = 8
 	// MaxTrainHead is the most bytes that Head writes: a virtio-net header,
-	// Ethernet with two tags, IPv6, jumboLen and the longest TCP header.
-	MaxTrainHead = wire.VNetHdrLen + maxHeaders + jumboLen
+	// Ethernet with two tags, IPv6 and the longest TCP header.
+	MaxTrainHead = wire.VNetHdrLen + maxHeaders
 )
 
 // GROMax is what packets to a device are to be shorter than, in bytes from the IP
-// header on: its gro_ipv4_max_size and gro_max_size (ip-link(8)).
+// header on: its gro_ipv4_max_size and gro_max_size (ip-link(8)). Of the latter
+// no more counts than what an IPv6 header can tell.
 type GROMax struct{ IPv4, IPv6 int }
 
 // Begin starts a train with a frame that passed Check, and returns where the
 // frame's payload begins. It returns 0, with the train empty, if nothing can
 // follow that frame. The frame is the train's to read until the next Begin.
-func (t *Train) Begin(frame []byte, h *wire.VNetHdr, max GROMax) (payload int) {
+func (t *Train) Begin(frame []byte, h *wire.VNetHdr, limit GROMax) (payload int) {
 	t.cars = 0
 	if h.GSOType != wire.VNetGSOTCP4 && h.GSOType != wire.VNetGSOTCP6 || !h.Partial() || h.GSOSize < minTrainSegment {
 		return 0
@@ -66,9 +61,9 @@ func (t *Train) Begin(frame []byte, h *wire.VNetHdr, max GROMax) (payload int) {
 	if !ok || !t.start(frame, &g) {
 		return 0
 	}
-	t.max = max.IPv4
+	t.limit = limit.IPv4
 	if g.v6 {
-		t.max = max.IPv6
+		t.limit = min(limit.IPv6, wire.IPv6HdrLen+maxIPLen+1)
 	}
 	t.first, t.layout, t.kind = frame, g, h.GSOType
 	n, flags := len(frame)-g.hdr, (*wire.TCPHeader)(frame[g.l4:]).Flags()
@@ -116,7 +111,7 @@ func (t *Train) Add(frame []byte, h *wire.VNetHdr) (payload int) {
 	whole := h.GSOType == t.kind && int(h.GSOSize) == g.size
 	if !t.full || n <= 0 || !whole && (h.GSO() || n > g.size) || !h.Partial() ||
 		int(h.CsumStart) != g.l4 || h.CsumOffset != wire.TCPCsumOff ||
-		g.hdr-g.l3+t.length+n >= t.max || !t.follows(frame) {
+		g.hdr-g.l3+t.length+n >= t.limit || !t.follows(frame) {
 		return 0
 	}
 	t.cars++
@@ -171,21 +166,12 @@ func (t *Train) Cars() int { return t.cars }
 // has MaxTrainHead bytes, and returns how many bytes that is. The payloads, in
 // order, make the rest. The train must not be empty.
 func (t *Train) Head(dst []byte) int {
-	g := t.layout
+	g := &t.layout
 	l4Len := g.hdr - g.l4 + t.length
 	frame := dst[wire.VNetHdrLen:]
 	n := copy(frame, t.first[:g.hdr])
-	tcp := frame[g.l4:n]
 	if g.v6 {
-		ip := (*wire.IPv6Header)(frame[g.l3:])
-		if l4Len <= maxIPLen {
-			ip.SetPayloadLen(uint16(l4Len))
-		} else {
-			copy(frame[g.l4+jumboLen:], t.first[g.l4:g.hdr])
-			putJumbo(ip, frame[g.l4:], l4Len)
-			tcp = frame[g.l4+jumboLen:][:len(tcp)]
-			g.l4, n = g.l4+jumboLen, n+jumboLen
-		}
+		(*wire.IPv6Header)(frame[g.l3:]).SetPayloadLen(uint16(l4Len))
 	} else {
 		ip := (*wire.IPv4Header)(frame[g.l3:])
 		total := g.l4 - g.l3 + l4Len
@@ -196,22 +182,12 @@ func (t *Train) Head(dst []byte) int {
 		ip.SetChecksum(0)
 		ip.SetChecksum(^wire.Fold(wire.Sum(ip[:], 0)))
 	}
-	tcp[tcpFlagsOff+1] |= t.push
-	(*wire.TCPHeader)(tcp).SetChecksum(wire.Fold(t.pseudo + uint32(l4Len)))
+	frame[g.l4+tcpFlagsOff+1] |= t.push
+	(*wire.TCPHeader)(frame[g.l4:]).SetChecksum(wire.Fold(t.pseudo + uint32(l4Len)))
 	h := wire.VNetHdr{
 		Flags: wire.VNetNeedsCsum, GSOType: t.kind, GSOSize: uint16(g.size),
 		HdrLen: uint16(n), CsumStart: uint16(g.l4), CsumOffset: wire.TCPCsumOff,
 	}
 	h.Encode(dst)
 	return wire.VNetHdrLen + n
-}
-
-// putJumbo writes the hop-by-hop options header with the option Jumbo Payload
-// (RFC 2675 section 2), for an IPv6 header that TCP followed.
-func putJumbo(ip *wire.IPv6Header, dst []byte, l4Len int) {
-	const hopByHop, jumboPayload, jumboOptLen = 0, 0xc2, 4
-	ip.SetPayloadLen(0)
-	ip[6] = hopByHop
-	dst[0], dst[1], dst[2], dst[3] = wire.ProtoTCP, 0, jumboPayload, jumboOptLen
-	binary.BigEndian.PutUint32(dst[4:], uint32(jumboLen+l4Len))
 }

@@ -76,8 +76,7 @@ type device struct {
 	exists  bool
 	kind    string // Of the driver: "tun", "veth"; "" for hardware.
 	dropped uint64 // Frames that the container sent and the kernel dropped.
-	// What packets to it are to be shorter than; 0 on kernels that don't tell.
-	groMax offload.GROMax
+	gro     offload.GROMax
 	// What follows is valid only for the kind "tun".
 	mode             uint8 // IFF_TUN or IFF_TAP.
 	multiQueue       bool
@@ -117,8 +116,13 @@ func find(n *rtnl, name string) (device, error) {
 	}
 	info := attributes(link[unix.IFLA_LINKINFO])
 	d := device{exists: true, kind: text(info[unix.IFLA_INFO_KIND]), dropped: txDropped(link)}
-	d.groMax.IPv4 = int(number(link[unix.IFLA_GRO_IPV4_MAX_SIZE]))
-	d.groMax.IPv6 = int(number(link[unix.IFLA_GRO_MAX_SIZE]))
+	d.gro = offload.GROMax{IPv4: plainGROMax, IPv6: plainGROMax}
+	if v, ok := link[unix.IFLA_GRO_IPV4_MAX_SIZE]; ok { // Since Linux 6.3.
+		d.gro.IPv4 = int(number(v))
+	}
+	if v, ok := link[unix.IFLA_GRO_MAX_SIZE]; ok {
+		d.gro.IPv6 = int(number(v))
+	}
 	if d.kind == "tun" {
 		d.parse(attributes(info[unix.IFLA_INFO_DATA]))
 	}

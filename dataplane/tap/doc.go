@@ -23,15 +23,16 @@
 //
 // Super-frames of a TCP connection that follow each other in a Push are written
 // as one, by writev from where they lie (offload.Train): the receiver's stack
-// then takes in, and wakes its process for, up to three at a time. Packets
-// become longer than an IP header can tell, as the kernel's own do by BIG TCP,
-// and shorter than the device's gro_max_size and gro_ipv4_max_size, which
-// Config.GROMax sets and anybody may with ip-link(8):
+// then takes in, and wakes its process for, what a Pull brought of a connection,
+// seven frames at most. An IPv4 packet so becomes longer than its header can
+// tell, as the kernel's own do by BIG TCP. All stay shorter than the device's
+// gro_ipv4_max_size, which Config.GROMax sets, and gro_max_size (IPv6): anybody
+// may set them with ip-link(8).
 //
 //	batch    A1  B1  A2  x  A3        x: a frame of another kind
 //	written  A1·A2   B1   x   A3      no frame overtakes one of its connection
 //
-// Each frame counts as one, as it came. The container sees fewer and longer ones.
+// Each frame counts as one, as it came in. The container sees fewer and longer ones.
 //
 // What a frame costs, the kernel's part included, in µs: the least of 2,000
 // batches on a busy 2-core Zen 5 VM, Linux 6.18, where getppid(2) took 0.2. A

@@ -1,14 +1,11 @@
 package tap
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
 
 	"golang.org/x/sys/unix"
-
-	"heddle/dataplane/offload"
 )
 
 // What Fault wraps.
@@ -54,43 +51,33 @@ func (p *Port) Fault() error {
 	return nil
 }
 
-// Dropped returns how many frames of the container the kernel has dropped since
-// Open because the queue was full or closed: the device's tx_dropped
-// (`ip -s link`). Workers never see them. It asks the kernel (two system calls),
-// and returns what it last knew if that fails. Control code may call it at any
-// time, and does so now and then: what ip-link(8) has set as the device's
-// gro_max_size and gro_ipv4_max_size holds from then on.
-func (p *Port) Dropped() uint64 {
+// Refresh takes from the kernel what is the device's and not the port's own: how
+// many frames it has dropped, for Dropped, and how long packets may be that are
+// written to it. It takes two system calls, and leaves what was last known if
+// they fail. Control code calls it every now and then.
+func (p *Port) Refresh() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.closed {
-		_ = p.refresh() // What was last known stands.
+	if p.closed {
+		return
 	}
-	return p.dropped
-}
-
-// refresh takes from the kernel what is the device's and not the port's own.
-func (p *Port) refresh() error {
 	d, err := find(p.rtnl, p.name)
 	if err != nil || !d.exists {
-		return err
+		return
 	}
 	if d.dropped > p.lastDropped { // Less: another device has taken the name.
 		p.dropped += d.dropped - p.lastDropped
 	}
 	p.lastDropped = d.dropped
-	p.setGROMax(d.groMax)
-	return nil
+	p.gro.set(d.gro)
 }
 
-// setGROMax has packets be shorter than that. Where the kernel tells nothing, as
-// before Linux 5.19 and 6.3, it takes those whose length their header can tell.
-func (p *Port) setGROMax(m offload.GROMax) {
-	p.gro4.Store(int32(cmp.Or(m.IPv4, plainGROMax)))
-	p.gro6.Store(int32(cmp.Or(m.IPv6, plainGROMax)))
-}
-
-// groMax returns what setGROMax has set. Workers call it.
-func (p *Port) groMax() offload.GROMax {
-	return offload.GROMax{IPv4: int(p.gro4.Load()), IPv6: int(p.gro6.Load())}
+// Dropped returns how many frames of the container the kernel has dropped from
+// Open to the last Refresh because the queue was full or closed: the device's
+// tx_dropped (`ip -s link`). Workers never see them. Control code may call it at
+// any time.
+func (p *Port) Dropped() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dropped
 }

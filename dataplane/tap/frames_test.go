@@ -223,7 +223,8 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	copy(sent[wire.VNetHdrLen:], plain(60, 1))
 	out := batchOf(0, frame{data: plain(60, 1)}, frame{data: plain(14, 1)[:13]},
 		transport(wire.ProtoTCP, 1, 2, 3000).gso(wire.VNetGSOTCP4, 1400),
-		transport(wire.ProtoUDP, 1, 2, 3000).gso(wire.VNetGSOUDPL4, 1400))
+		transport(wire.ProtoUDP, 1, 2, 3000).gso(wire.VNetGSOUDPL4, 1400),
+		car(1, 0, 20*1448), car(1, 20*1448, 20*1448), car(2, 0, 20*1448))
 	gate := func(name string, f func()) {
 		t.Helper()
 		if n := testing.AllocsPerRun(100, f); n != 0 {

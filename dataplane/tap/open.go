@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -26,10 +25,10 @@ type Config struct {
 	// Transient has a device that Open makes vanish with the process, however
 	// that ends. One that is taken over stays as it is.
 	Transient bool
-	// GROMax is the gro_max_size and gro_ipv4_max_size of a device that Open
-	// makes, in bytes, see offload.GROMax: BigTCP for an end of connections. 0
-	// leaves it at the kernel's 64 KB, for what routes or bridges on: the kernel
-	// cuts what is longer than another interface takes.
+	// GROMax is the gro_ipv4_max_size of a device that Open makes, in bytes:
+	// packets to it are shorter. BigTCP is for an end of connections, 0 leaves the
+	// kernel's 64 KB, for what routes or bridges on: the kernel cuts what is longer
+	// than another interface takes. Kernels before Linux 6.3 have none.
 	GROMax int
 	// Rings, if not nil, carry small frames many at a time. They are for as
 	// many workers as there are queues or more, and outlive the port.
@@ -44,9 +43,8 @@ type Port struct {
 	queues   []queue
 	counters *dataplane.Counters
 	rings    *Rings
-	// What packets are to be shorter than, as the device has it: see
-	// offload.GROMax.
-	gro4, gro6 atomic.Int32
+
+	gro gro
 
 	mu          sync.Mutex // Guards what follows, and the descriptors against Fault.
 	closed      bool
@@ -109,6 +107,7 @@ func open(c Config) (*Port, error) {
 		name: c.Name, queues: make([]queue, n), counters: dataplane.NewCounters(n), created: !found.exists,
 		rtnl: nl, lastDropped: found.dropped, rings: c.Rings,
 	}
+	p.gro.set(found.gro)
 	for i := range p.queues {
 		p.queues[i].fd = -1
 	}
@@ -123,9 +122,6 @@ func open(c Config) (*Port, error) {
 		err = nl.setGROMax(c.Name, c.GROMax)
 	}
 	if err == nil {
-		err = p.refresh()
-	}
-	if err == nil {
 		err = p.rings.give(p.queues)
 	}
 	if err == nil && c.Transient && p.created {
@@ -134,6 +130,7 @@ func open(c Config) (*Port, error) {
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
+	p.Refresh()
 	return p, nil
 }
 

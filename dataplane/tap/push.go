@@ -23,17 +23,20 @@ func (p *Port) Push(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
 	var sent tally
 	sel := b.Sel
-	if q.ring != nil && bits.OnesCount64(sel) >= ringFrom && b.Bytes <= b.N*ringMean {
+	if q.ring != nil && manySmall(b) {
 		sel = p.pushRing(q, b, &sent)
 	}
-	groMax := p.groMax()
+	limit := p.gro.get()
 	for s := sel; s != 0; s &= s - 1 {
 		i := dataplane.First(s)
 		if q.trains.n > 0 || b.Frames[i].Owes.GSO() {
-			if q.trains.board(b, i, groMax) {
+			if q.trains.board(b, i, limit) {
 				continue
 			}
-			p.sendTrains(q, b, &sent)
+			if !p.sendTrains(q, b, &sent) {
+				p.counters.Drop(b.Worker, dataplane.TxDown, bits.OnesCount64(s))
+				break
+			}
 		}
 		if !p.sendEach(q, b, 1<<i, &sent) {
 			p.counters.Drop(b.Worker, dataplane.TxDown, bits.OnesCount64(s&(s-1)))

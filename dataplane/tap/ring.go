@@ -3,6 +3,7 @@
 package tap
 
 import (
+	"math/bits"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -155,6 +156,18 @@ func (p *Port) pullRing(q *queue, b *dataplane.Batch, slot, n int) (made int, em
 		b.Add()
 	}
 	return made, empty
+}
+
+// manySmall tells whether the selected frames are for the ring.
+func manySmall(b *dataplane.Batch) bool {
+	n, bytes := bits.OnesCount64(b.Sel), 0
+	if n < ringFrom {
+		return false
+	}
+	for s := b.Sel; s != 0; s &= s - 1 {
+		bytes += b.Frames[dataplane.First(s)].Len
+	}
+	return bytes <= n*ringMean
 }
 
 // pushRing writes the selected frames with one call and returns those that the

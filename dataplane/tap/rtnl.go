@@ -78,13 +78,14 @@ func (n *rtnl) noQueue(name string) error {
 	return nil
 }
 
-// setGROMax sets how long a packet the interface of that name may be given, in
-// bytes, as by ip-link(8)'s `gro_max_size` and `gro_ipv4_max_size`. Kernels that
-// don't know of one, before Linux 5.19 or 6.3, leave it out.
+// setGROMax sets the gro_ipv4_max_size (ip-link(8)) of the interface of that
+// name, in bytes. A kernel that has none, before Linux 6.3, or wants it shorter
+// leaves it as it is.
 func (n *rtnl) setGROMax(name string, size int) error {
 	n.seq++
-	if _, err := n.ask(groMaxRequest(n.seq, name, uint32(size)), unix.NLMSG_ERROR); err != nil {
-		return fmt.Errorf("set gro_max_size %d: %w", size, err)
+	_, err := n.ask(groMaxRequest(n.seq, name, uint32(size)), unix.NLMSG_ERROR)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("set gro_ipv4_max_size %d: %w", size, err)
 	}
 	return nil
 }
@@ -133,10 +134,9 @@ func getLinkRequest(seq uint32, name string) []byte {
 
 // groMaxRequest is the message RTM_SETLINK with a name.
 func groMaxRequest(seq uint32, name string, size uint32) []byte {
-	value := binary.NativeEndian.AppendUint32(nil, size)
 	return request(seq, unix.RTM_SETLINK, unix.NLM_F_ACK, make([]byte, unix.SizeofIfInfomsg),
 		attribute(unix.IFLA_IFNAME, cString(name)),
-		attribute(unix.IFLA_GRO_MAX_SIZE, value), attribute(unix.IFLA_GRO_IPV4_MAX_SIZE, value))
+		attribute(unix.IFLA_GRO_IPV4_MAX_SIZE, binary.NativeEndian.AppendUint32(nil, size)))
 }
 
 // noQueueRequest is the message RTM_NEWQDISC: struct tcmsg

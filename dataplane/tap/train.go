@@ -13,18 +13,13 @@ import (
 )
 
 const (
-	// maxTrains is how many connections may have trains at a time.
+	// maxTrains is how many connections may have trains at a time. Frames of
+	// more go alone.
 	maxTrains = 4
 	// maxCars is the most frames of a train. With the header they are as many
 	// pieces as writev takes without memory of its own (UIO_FASTIOV).
 	maxCars = 7
-	// plainGROMax is what both are by default: a packet has up to 65,535 bytes.
-	plainGROMax = 65536
 )
-
-// BigTCP is a Config.GROMax that what a Pull brings of one connection fits, in
-// bytes.
-const BigTCP = 256 << 10
 
 // train is frames of a batch that are written as one.
 type train struct {
@@ -33,8 +28,9 @@ type train struct {
 	pieces [1 + maxCars]unix.Iovec
 }
 
-// trains are a queue's. They are empty between two Pushes, and written in their
-// order: of those of one connection only the last may still grow.
+// trains are a queue's. They are written in their order: of those of one
+// connection only the last may still grow. Between two Pushes there are none, and
+// nothing reads what is left of them, whose frames may be unmapped.
 type trains struct {
 	trains [maxTrains]train
 	n      int
@@ -43,7 +39,7 @@ type trains struct {
 
 // board puts frame i of the batch into a train. It returns false if the frame
 // fits none; it then goes behind them all.
-func (t *trains) board(b *dataplane.Batch, i int, max offload.GROMax) bool {
+func (t *trains) board(b *dataplane.Batch, i int, limit offload.GROMax) bool {
 	f := &b.Frames[i]
 	frame := f.Bytes()
 	for k := t.n - 1; k >= 0; k-- {
@@ -63,7 +59,7 @@ func (t *trains) board(b *dataplane.Batch, i int, max offload.GROMax) bool {
 		return false
 	}
 	train := &t.trains[t.n]
-	at := train.Begin(frame, &f.Owes, max)
+	at := train.Begin(frame, &f.Owes, limit)
 	if at == 0 {
 		return false
 	}
@@ -83,32 +79,41 @@ func piece(b []byte) unix.Iovec {
 	return unix.Iovec{Base: unsafe.SliceData(b), Len: uint64(len(b))}
 }
 
-// sendTrains writes the trains, counts their frames and empties them.
-func (p *Port) sendTrains(q *queue, b *dataplane.Batch, sent *tally) {
-	t := &q.trains
-	for k := range t.n {
-		train := &t.trains[k&(maxTrains-1)]
-		if train.Cars() == 1 || !p.sendTrain(q, train) {
-			p.sendEach(q, b, train.sel, sent)
-			continue
+// sendTrains writes the trains and empties them. Like sendEach it returns false if
+// the link is down or the device gone.
+func (p *Port) sendTrains(q *queue, b *dataplane.Batch, sent *tally) bool {
+	up := true
+	for k := range q.trains.trains[:q.trains.n] {
+		train := &q.trains.trains[k]
+		if train.Cars() > 1 {
+			switch d := p.sendTrain(q, train); d {
+			case dataplane.None:
+				for s := train.sel; s != 0; s &= s - 1 {
+					sent.add(&b.Frames[dataplane.First(s)])
+				}
+				continue
+			case dataplane.TxDown:
+				p.counters.Drop(b.Worker, d, train.Cars())
+				up = false
+				continue
+			}
 		}
-		for s := train.sel; s != 0; s &= s - 1 {
-			sent.add(&b.Frames[dataplane.First(s)])
-		}
+		up = p.sendEach(q, b, train.sel, sent) && up
 	}
-	t.n = 0
+	q.trains.n = 0
+	return up
 }
 
-// sendTrain writes a train as one frame, and returns false if it was not sent. A
-// kernel that hasn't enough memory in pieces of many pages may take the frames
-// one by one. One before Linux 6.6 never takes so long a frame, and is
-// offered no more of them until Dropped asks.
-func (p *Port) sendTrain(q *queue, train *train) bool {
+// sendTrain writes a train as one frame, and returns why it was not sent, or
+// None. What has not enough memory in pieces of several pages (ENOBUFS) may be
+// sent frame by frame. To a kernel before Linux 6.6, which takes hardly more than
+// 64 KB (EMSGSIZE), no such train is offered until the next Refresh.
+func (p *Port) sendTrain(q *queue, train *train) dataplane.Drop {
 	n := 1 + train.Cars()
 	train.pieces[0] = piece(q.trains.head[:train.Head(q.trains.head[:])])
 	_, _, errno := syscall.RawSyscall(unix.SYS_WRITEV, uintptr(q.fd), uintptr(unsafe.Pointer(&train.pieces)), uintptr(n))
 	if errno == unix.EMSGSIZE {
-		p.setGROMax(offload.GROMax{})
+		p.gro.shorten()
 	}
-	return errno == 0
+	return dropFor(errno)
 }

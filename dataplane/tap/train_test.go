@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"testing"
 
@@ -18,8 +19,8 @@ import (
 // payloadAt is where the payload of a TCP frame of transport's begins.
 const payloadAt = 54
 
-// car is a super-frame of the connection from a port, n bytes from position at
-// of its stream on: byte i of that is i/64 and the port's low byte, in turn.
+// car is a frame of the connection from a port, n bytes from position at of its
+// stream on.
 func car(port uint16, at, n int) frame {
 	f := transport(wire.ProtoTCP, port, 80, n)
 	binary.BigEndian.PutUint32(f.data[38:], uint32(at))
@@ -32,15 +33,13 @@ func car(port uint16, at, n int) frame {
 	return f
 }
 
+// streamByte is another for each place and stream (Knuth's multiplicative hash).
 func streamByte(port uint16, at int) byte {
-	if at%2 == 0 {
-		return byte(at / 64)
-	}
-	return byte(port)
+	return byte(((uint32(at) + uint32(port)<<20) * 2654435769) >> 24)
 }
 
-// inOrder tells whether a frame's payload is what follows the given position of
-// its connection's stream.
+// inOrder tells whether a frame is what follows the given position of its
+// connection's stream.
 func inOrder(data []byte, at int) bool {
 	port, seq := binary.BigEndian.Uint16(data[34:]), int(binary.BigEndian.Uint32(data[38:]))
 	for i, c := range data[payloadAt:] {
@@ -90,7 +89,7 @@ func TestTrains(t *testing.T) {
 		{BigTCP, []int{3*length + 100}},
 	} {
 		l.NoError(ns.Netlink().LinkSetGROIPv4MaxSize(link, c.size))
-		p.Dropped()
+		p.Refresh()
 		push()
 		expect(c.want...)
 	}
@@ -108,7 +107,7 @@ func onSocket(t *lab.T, room int) (*Port, int) {
 	t.Cleanup(func() { t.NoError(errors.Join(unix.Close(fds[0]), unix.Close(fds[1]))) })
 	t.NoError(unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, room))
 	p := &Port{queues: []queue{{fd: fds[0]}}, counters: dataplane.NewCounters(1)}
-	p.setGROMax(offload.GROMax{IPv4: BigTCP, IPv6: BigTCP})
+	p.gro.set(offload.GROMax{IPv4: BigTCP, IPv6: BigTCP})
 	return p, fds[1]
 }
 
@@ -160,6 +159,7 @@ func TestTrainsKeepOrder(t *testing.T) {
 		}
 		got := written(l, fd)
 		in, out = in+len(frames), out+len(got)
+		next := map[uint16]int{}
 		for _, data := range got {
 			if binary.BigEndian.Uint16(data[12:]) != wire.EtherTypeIPv4 {
 				if len(others) == 0 || data[20] != others[0] {
@@ -169,36 +169,17 @@ func TestTrainsKeepOrder(t *testing.T) {
 				continue
 			}
 			port := binary.BigEndian.Uint16(data[34:])
-			if !inOrder(data, int(binary.BigEndian.Uint32(data[38:]))) {
-				t.Fatal("a payload isn't its stream's")
+			if !inOrder(data, next[port]) {
+				t.Fatalf("connection %d doesn't go on at %d", port, next[port])
 			}
-			at[port] -= len(data) - payloadAt
+			next[port] += len(data) - payloadAt
 		}
-		checkStreams(t, got)
-		for port, left := range at {
-			if left != 0 {
-				t.Fatalf("%d bytes of connection %d are missing", left, port)
-			}
+		if !maps.Equal(next, at) || len(others) > 0 {
+			t.Fatalf("connections came to %v, want %v; %d other frames are missing", next, at, len(others))
 		}
 	}
 	if out > in*4/5 {
 		t.Errorf("%d frames came out of %d: hardly any were joined", out, in)
-	}
-}
-
-// checkStreams fails the test if a connection's frames don't follow each other.
-func checkStreams(t *testing.T, frames [][]byte) {
-	t.Helper()
-	next := map[uint16]int{}
-	for _, data := range frames {
-		if binary.BigEndian.Uint16(data[12:]) != wire.EtherTypeIPv4 {
-			continue
-		}
-		port, seq := binary.BigEndian.Uint16(data[34:]), int(binary.BigEndian.Uint32(data[38:]))
-		if seq != next[port] {
-			t.Fatalf("connection %d goes on at %d, want %d", port, seq, next[port])
-		}
-		next[port] = seq + len(data) - payloadAt
 	}
 }
 
@@ -207,20 +188,35 @@ func checkStreams(t *testing.T, frames [][]byte) {
 func TestTrainTooLong(t *testing.T) {
 	const length = 40 * 1448
 	l := lab.New(t)
-	p, fd := onSocket(l, 3*length/4) // Of twice that: a frame fits, two do not.
-	for range 3 {
-		for at := 0; at < 3*length; at += length {
-			p.Push(batchOf(0, car(1, at, length)))
-			if got := written(l, fd); len(got) != 1 || !inOrder(got[0], at) {
-				t.Fatalf("%d frames are written, want one", len(got))
-			}
-		}
-	}
+	p, fd := onSocket(l, 3*length/4) // Of twice that: longer than a frame, shorter than two.
 	p.Push(batchOf(0, car(1, 0, length), car(1, length, length)))
-	if got := written(l, fd); len(got) == 0 || len(got[0]) != payloadAt+length {
-		t.Error("the train's frames were not written one by one")
+	if got := written(l, fd); len(got) != 2 || !inOrder(got[0], 0) || !inOrder(got[1], length) {
+		t.Errorf("%d frames are written, want the two that were too long as one", len(got))
 	}
-	if m := p.groMax(); m.IPv4 != plainGROMax || m.IPv6 != plainGROMax {
+	if c := p.Counters().Totals(); c.TxFrames != 2 || c.TxBytes != 2*(payloadAt+length) {
+		t.Errorf("tx counted %d frames and %d bytes", c.TxFrames, c.TxBytes)
+	}
+	if m := p.gro.get(); m.IPv4 != plainGROMax || m.IPv6 != plainGROMax {
 		t.Errorf("trains may be %+v long after one was too long", m)
+	}
+	p.gro.set(offload.GROMax{IPv4: 1000, IPv6: BigTCP})
+	if p.gro.shorten(); p.gro.get() != (offload.GROMax{IPv4: 1000, IPv6: plainGROMax}) {
+		t.Errorf("shortened to %+v", p.gro.get())
+	}
+}
+
+// TestTrainsToALinkThatIsDown: every frame is dropped once, in trains and behind
+// them.
+func TestTrainsToALinkThatIsDown(t *testing.T) {
+	const length = 20 * 1448
+	l := lab.New(t)
+	ns := quiet(l, "a")
+	p := openIn(l, ns, Config{Name: "t0", GROMax: BigTCP})
+	l.NoError(ns.SetUp("t0", false))
+	b := batchOf(0, car(1, 0, length), car(2, 0, length), car(1, length, length), car(3, 0, length),
+		frame{data: plain(60, 1)}, car(1, 2*length, length), car(1, 3*length, length), frame{data: plain(60, 2)})
+	p.Push(b)
+	if c := p.Counters().Totals(); c.TxFrames != 0 || c.Drops[dataplane.TxDown] != uint64(b.N) {
+		t.Errorf("sent %d, drops %v: want %d for the link", c.TxFrames, c.Drops, b.N)
 	}
 }
