@@ -107,7 +107,6 @@ func open(c Config) (*Port, error) {
 		name: c.Name, queues: make([]queue, n), counters: dataplane.NewCounters(n), created: !found.exists,
 		rtnl: nl, lastDropped: found.dropped, rings: c.Rings,
 	}
-	p.gro.set(found.gro)
 	for i := range p.queues {
 		p.queues[i].fd = -1
 	}

@@ -49,8 +49,7 @@ func (n *rtnl) link(name string) (map[uint16][]byte, error) {
 }
 
 func (n *rtnl) getLink(name string) (map[uint16][]byte, error) {
-	n.seq++
-	body, err := n.ask(getLinkRequest(n.seq, name), unix.RTM_NEWLINK)
+	body, err := n.ask(getLinkRequest(name), unix.RTM_NEWLINK)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +68,7 @@ func (n *rtnl) noQueue(name string) error {
 		err = unix.IoctlIfreq(n.fd, unix.SIOCGIFINDEX, ifr)
 	}
 	if err == nil {
-		n.seq++
-		_, err = n.ask(noQueueRequest(n.seq, ifr.Uint32()), unix.NLMSG_ERROR)
+		_, err = n.ask(noQueueRequest(ifr.Uint32()), unix.NLMSG_ERROR)
 	}
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("set the queueing discipline noqueue: %w", err)
@@ -82,18 +80,19 @@ func (n *rtnl) noQueue(name string) error {
 // name, in bytes. A kernel that has none, before Linux 6.3, or wants it shorter
 // leaves it as it is.
 func (n *rtnl) setGROMax(name string, size int) error {
-	n.seq++
-	_, err := n.ask(groMaxRequest(n.seq, name, uint32(size)), unix.NLMSG_ERROR)
+	_, err := n.ask(groMaxRequest(name, uint32(size)), unix.NLMSG_ERROR)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("set gro_ipv4_max_size %d: %w", size, err)
 	}
 	return nil
 }
 
-// ask sends a request of the last seq and returns what follows the header of
-// the answer of the type that is wanted. NLMSG_ERROR stands for an
+// ask numbers a request, sends it and returns what follows the header of the
+// answer of the type that is wanted. NLMSG_ERROR stands for an
 // acknowledgement, an error of the kernel's for itself.
 func (n *rtnl) ask(request []byte, want uint16) ([]byte, error) {
+	n.seq++
+	binary.NativeEndian.PutUint32(request[8:], n.seq)
 	if err := unix.Send(n.fd, request, 0); err != nil {
 		return nil, err
 	}
@@ -128,35 +127,34 @@ func (n *rtnl) ask(request []byte, want uint16) ([]byte, error) {
 
 // getLinkRequest is the message RTM_GETLINK with a name: struct ifinfomsg, and
 // the attribute IFLA_IFNAME.
-func getLinkRequest(seq uint32, name string) []byte {
-	return request(seq, unix.RTM_GETLINK, 0, make([]byte, unix.SizeofIfInfomsg), attribute(unix.IFLA_IFNAME, cString(name)))
+func getLinkRequest(name string) []byte {
+	return request(unix.RTM_GETLINK, 0, make([]byte, unix.SizeofIfInfomsg), attribute(unix.IFLA_IFNAME, cString(name)))
 }
 
 // groMaxRequest is the message RTM_SETLINK with a name.
-func groMaxRequest(seq uint32, name string, size uint32) []byte {
-	return request(seq, unix.RTM_SETLINK, unix.NLM_F_ACK, make([]byte, unix.SizeofIfInfomsg),
+func groMaxRequest(name string, size uint32) []byte {
+	return request(unix.RTM_SETLINK, unix.NLM_F_ACK, make([]byte, unix.SizeofIfInfomsg),
 		attribute(unix.IFLA_IFNAME, cString(name)),
 		attribute(unix.IFLA_GRO_IPV4_MAX_SIZE, binary.NativeEndian.AppendUint32(nil, size)))
 }
 
 // noQueueRequest is the message RTM_NEWQDISC: struct tcmsg
 // (linux/rtnetlink.h), and the attribute TCA_KIND.
-func noQueueRequest(seq, index uint32) []byte {
+func noQueueRequest(index uint32) []byte {
 	const sizeofTcmsg, rootParent, tcaKind = 20, 0xffffffff, 1 // TC_H_ROOT.
 	body := make([]byte, sizeofTcmsg)
 	binary.NativeEndian.PutUint32(body[4:], index)
 	binary.NativeEndian.PutUint32(body[12:], rootParent)
-	return request(seq, unix.RTM_NEWQDISC, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body,
+	return request(unix.RTM_NEWQDISC, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body,
 		attribute(tcaKind, cString("noqueue")))
 }
 
 // request is a message: struct nlmsghdr, a body of a multiple of 4 bytes, and
-// attributes.
-func request(seq uint32, kind, flags uint16, body []byte, attributes ...[]byte) []byte {
+// attributes. ask numbers it.
+func request(kind, flags uint16, body []byte, attributes ...[]byte) []byte {
 	b := make([]byte, unix.SizeofNlMsghdr)
 	binary.NativeEndian.PutUint16(b[4:], kind)
 	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_REQUEST|flags)
-	binary.NativeEndian.PutUint32(b[8:], seq)
 	b = append(b, body...)
 	for _, a := range attributes {
 		b = append(b, a...)
