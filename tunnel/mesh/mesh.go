@@ -273,7 +273,7 @@ func (m *Mesh) sayBye() {
 	m.mu.Lock()
 	for _, mb := range m.members {
 		if c := mb.current; c != nil && mb.name != m.self.name {
-			to = append(to, &memberlist.Node{Name: c.node(), Addr: c.address.Addr().AsSlice(), Port: c.address.Port()})
+			to = append(to, c.listed())
 		}
 	}
 	m.mu.Unlock()

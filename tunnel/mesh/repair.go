@@ -134,10 +134,15 @@ func (m *Mesh) whom(in *instance) *instance {
 	return in
 }
 
+// listed is the member as memberlist takes it. The caller holds mu.
+func (i *instance) listed() *memberlist.Node {
+	return &memberlist.Node{Name: i.node(), Addr: i.address.Addr().AsSlice(), Port: i.address.Port()}
+}
+
 // tell sends a message to one member, by UDP if it fits.
 func (m *Mesh) tell(to *instance, kind Kind, msg []byte) {
 	m.mu.Lock()
-	node := &memberlist.Node{Name: to.node(), Addr: to.address.Addr().AsSlice(), Port: to.address.Port()}
+	node := to.listed()
 	m.mu.Unlock()
 	m.do(func() {
 		var err error
