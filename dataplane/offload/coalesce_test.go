@@ -50,6 +50,17 @@ func TestCoalesceRules(t *testing.T) {
 	v6.v6 = true
 	with := func(s super, f func(*super)) super { f(&s); return s }
 	at := func(i int, v byte) func([][]byte) { return func(f [][]byte) { f[1][i] ^= v; right(f[1]) } }
+	check := func(name string, from super, change func([][]byte), want int) {
+		frames := stream(t, from, rand.New(rand.NewPCG(20, 20)))
+		if change != nil {
+			change(frames)
+		}
+		out := coalesce(t, frames, testMTU)
+		if len(out) != want {
+			t.Errorf("%s: %d frames come out, want %d", name, len(out), want)
+		}
+		checkRestores(t, frames, out, testMTU)
+	}
 	for _, c := range []struct {
 		name   string
 		from   super
@@ -76,23 +87,6 @@ func TestCoalesceRules(t *testing.T) {
 		{"swapped", v4, func(f [][]byte) { f[1], f[2] = f[2], f[1] }, 3},
 		{"PSH in the second", v4, at(47, wire.TCPPsh), 2},
 		{"CWR in the second", v4, at(47, wire.TCPCwr), 2},
-		{"ECE in the second", v4, at(47, wire.TCPEce), 3},
-		{"FIN", v4, at(47, wire.TCPFin), 3},
-		{"SYN", v4, at(47, wire.TCPSyn), 3},
-		{"RST", v4, at(47, wire.TCPRst), 3},
-		{"URG", v4, at(47, wire.TCPUrg), 3},
-		{"no ACK", v4, at(47, wire.TCPAck), 3},
-		{"urgent pointer", v4, at(53, 1), 3},
-		{"acknowledgment", v4, at(45, 1), 3},
-		{"window", v4, at(49, 1), 3},
-		{"option", v4, at(54, 0xff), 3},
-		{"port", v4, at(35, 1), 3},
-		{"TOS", v4, at(15, 3), 3},
-		{"TTL", v4, at(22, 1), 3},
-		{"source", v4, at(29, 1), 3},
-		{"MAC", v4, at(11, 1), 3},
-		{"flow label", v6, at(17, 1), 3},
-		{"hop limit", v6, at(21, 1), 3},
 		{"tag", with(v4, func(s *super) { s.tags = 1 }), at(15, 1), 3},
 		{"IPv4 options", with(v4, func(s *super) { s.ipOpts = 4 }), nil, 3},
 		{"extension header", with(v6, func(s *super) { s.exts = 1 }), nil, 3},
@@ -111,15 +105,10 @@ func TestCoalesceRules(t *testing.T) {
 		{"empty", v4, func(f [][]byte) { f[1] = f[1][:66] }, 3},
 		{"fragment", v4, at(20, 0x20), 3},
 	} {
-		frames := stream(t, c.from, rand.New(rand.NewPCG(20, 20)))
-		if c.change != nil {
-			c.change(frames)
-		}
-		out := coalesce(t, frames, testMTU)
-		if len(out) != c.want {
-			t.Errorf("%s: %d frames come out, want %d", c.name, len(out), c.want)
-		}
-		checkRestores(t, frames, out, testMTU)
+		check(c.name, c.from, c.change, c.want)
+	}
+	for _, h := range otherHeaders {
+		check(h.name, map[bool]super{false: v4, true: v6}[h.v6], at(h.at, h.bits), 3)
 	}
 }
 

@@ -174,3 +174,30 @@ func checksumsRight(frame []byte) bool {
 	}
 	return modelSum(frame[l.L4:], modelPseudo(frame, l.L3, l.V6, l.Proto, l.End-l.L4)) == 0xffff
 }
+
+// otherHeaders changes the headers of an untagged frame with TCP options so that
+// it can't be joined to another of its connection: bits of the byte at an offset.
+var otherHeaders = []struct {
+	name string
+	v6   bool
+	at   int
+	bits byte
+}{
+	{"ECE in the second", false, 47, wire.TCPEce},
+	{"FIN", false, 47, wire.TCPFin},
+	{"SYN", false, 47, wire.TCPSyn},
+	{"RST", false, 47, wire.TCPRst},
+	{"URG", false, 47, wire.TCPUrg},
+	{"no ACK", false, 47, wire.TCPAck},
+	{"urgent pointer", false, 53, 1},
+	{"acknowledgment", false, 45, 1},
+	{"window", false, 49, 1},
+	{"option", false, 54, 0xff},
+	{"port", false, 35, 1},
+	{"TOS", false, 15, 3},
+	{"TTL", false, 22, 1},
+	{"source", false, 29, 1},
+	{"MAC", false, 11, 1},
+	{"flow label", true, 17, 1},
+	{"hop limit", true, 21, 1},
+}
