@@ -244,9 +244,10 @@ func TestMeshMoves(t *testing.T) {
 	two.h.set(func() { two.h.at = netip.MustParseAddr("192.0.2.22") })
 	two.lookAtPaths()
 	await(t, "the new address", func() bool { return one.members()["host2"].VTEP == "192.0.2.22:4789" })
-	if m := two.mesh(); m.VTEP != "192.0.2.22:4789" || m.State != api.MeshJoined {
-		t.Errorf("%+v", m)
-	}
+	await(t, "the mover in the mesh again", func() bool {
+		m := two.mesh()
+		return m.VTEP == "192.0.2.22:4789" && m.State == api.MeshJoined
+	})
 	await(t, "the tunnel to it", func() bool { return one.fdb()[two.port("b").MAC] == "host2" })
 }
 
