@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -20,7 +21,23 @@ import (
 	"heddle/ctl/api"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// patience is how long is waited for what takes moments, on a machine that is
+// busy with something else for seconds.
+const patience = 30 * time.Second
+
+// TestMain looks for goroutines that are left.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	left := goleak.Find()
+	for deadline := time.Now().Add(patience); left != nil && time.Now().Before(deadline); {
+		left = goleak.Find()
+	}
+	if code == 0 && left != nil {
+		fmt.Fprintln(os.Stderr, left)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // listen makes a unix socket whose path is short enough.
 func listen(t *testing.T) net.Listener {
@@ -269,6 +286,21 @@ func TestBroken(t *testing.T) {
 	defer cancel()
 	slow := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	if _, err := slow.Status(ctx); err == nil || !strings.Contains(err.Error(), "swd didn't answer in time") {
+		t.Error(err)
+	}
+}
+
+// outOfTime is a context whose time has run out, and whose timer is late.
+type outOfTime struct{ context.Context }
+
+func (outOfTime) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
+
+// TestDialRunsOut: a dial that runs out of its caller's time says so, and not
+// that swd can't be reached.
+func TestDialRunsOut(t *testing.T) {
+	_, err := dialer(listen(t).Addr().String(), nil)(outOfTime{t.Context()}, "", "")
+	var none *UnreachableError
+	if !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &none) {
 		t.Error(err)
 	}
 }

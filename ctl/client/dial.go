@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"time"
 )
 
 // dialer returns a DialContext that connects to the socket, whatever address
@@ -13,8 +14,8 @@ func dialer(socket string, connected func(*net.UnixConn)) func(context.Context, 
 		d := net.Dialer{Timeout: dialTimeout}
 		c, err := d.DialContext(ctx, "unix", socket)
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
+			if err := over(ctx); err != nil {
+				return nil, err
 			}
 			return nil, unreachable(socket, err)
 		}
@@ -23,6 +24,15 @@ func dialer(socket string, connected func(*net.UnixConn)) func(context.Context, 
 		}
 		return &askFirst{Conn: c, asked: make(chan struct{})}, nil
 	}
+}
+
+// over returns why ctx is done, or about to be: a dial may notice that its time
+// has run out before the context does.
+func over(ctx context.Context) error {
+	if until, bounded := ctx.Deadline(); bounded && !time.Now().Before(until) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // askFirst holds the first Read back until something was written: a swd that
