@@ -314,9 +314,11 @@ func TestAFullRingWakesTheReader(t *testing.T) {
 	c := newCapture(t, capture.Config{Workers: 1, RingBytes: 256 << 10})
 	mirror := c.Wrap(1, mem.NewLoop(mem.Config{Workers: 1}, numbered(0, 60)))
 	quickest := time.Hour
-	for range 5 { // Another process may have the processor for a while.
+	for round := range int64(10) { // Another process may have the processor for a while.
 		for range 3 {
-			mirror.Push(batchOf(0, numbered(1, 60000)))
+			b := batchOf(0, numbered(1, 60000))
+			b.Now = round
+			mirror.Push(b)
 		}
 		start := time.Now()
 		c.Wait()

@@ -132,8 +132,8 @@ func TestOpenWhileDown(t *testing.T) {
 	n.ip("link set far up")
 	await(t, "the port is up", func() bool { return p.Fault() == nil })
 	far := newPeer(n, "far")
-	must(t, far.send(build(recipe{payload: 18})))
-	await(t, "the frame arrives at either worker", func() bool {
+	await(t, "a frame arrives at either worker", func() bool {
+		must(t, far.send(build(recipe{payload: 18}))) // The first may be swallowed: see newCable.
 		return readable(t, p.FD(0), 0) || readable(t, p.FD(1), 0)
 	})
 }
@@ -168,9 +168,7 @@ func TestOpenRefuses(t *testing.T) {
 					}
 				}
 			})
-			if after := descriptors(t); after != before {
-				t.Errorf("%d descriptors before, %d after", before, after)
-			}
+			await(t, "no descriptor is left", func() bool { return descriptors(t) <= before })
 		})
 	}
 }
@@ -198,19 +196,18 @@ func TestCloseLeavesNothing(t *testing.T) {
 			}
 		}
 	})
-	if after := descriptors(t); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
-	}
+	await(t, "no descriptor is left", func() bool { return descriptors(t) <= before })
 	if after := mappings(t); after != ring {
 		t.Errorf("%d ring mappings before, %d after", ring, after)
 	}
 }
 
 // descriptors counts the process's, but for those of Go's netpoller, which
-// come to stay with the first socket.
+// come to stay with the first socket. A program that was run before may have
+// left some that the runtime closes a little later.
 func descriptors(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("unix", "@"+t.Name()) // The netpoller is there now.
+	l, err := net.Listen("unix", "@") // By a name of the kernel's choice. The netpoller is there now.
 	must(t, err)
 	must(t, l.Close())
 	all, err := os.ReadDir("/proc/self/fd")

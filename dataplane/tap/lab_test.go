@@ -100,6 +100,9 @@ func (s socket) send(frame []byte, owes wire.VNetHdr) error {
 func (s socket) receive() ([]byte, wire.VNetHdr, error) {
 	b := make([]byte, wire.VNetHdrLen+BigTCP)
 	n, err := unix.Read(s.fd, b)
+	for errors.Is(err, unix.EINTR) { // Go's own signals end a read that has a timeout (signal(7)).
+		n, err = unix.Read(s.fd, b)
+	}
 	if err != nil {
 		return nil, wire.VNetHdr{}, fmt.Errorf("receive: %w", err)
 	}

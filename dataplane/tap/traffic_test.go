@@ -127,13 +127,17 @@ func TestTwoContainers(t *testing.T) {
 }
 
 // awaitJoined sends until a packet has arrived that is longer than any frame.
-// Whether frames wait for the relay, to be joined, is the scheduler's to say.
+// Whether frames wait for the relay, to be joined, is the scheduler's to say: a
+// few times at least, however long they take.
 func awaitJoined(t *lab.T, w *watch, send func()) {
 	t.Helper()
-	for begin := time.Now(); w.longest(wire.EtherTypeIPv4) <= dataplane.MaxFrame; send() {
-		if time.Since(begin) > patience {
+	const least = 5
+	begin := time.Now()
+	for sent := 0; w.longest(wire.EtherTypeIPv4) <= dataplane.MaxFrame; sent++ {
+		if sent >= least && time.Since(begin) > patience {
 			t.Fatalf("the longest frame that arrived has %d bytes: none were joined", w.longest(wire.EtherTypeIPv4))
 		}
+		send()
 	}
 }
 
@@ -181,6 +185,9 @@ func transfer(from, to *lab.NetNS, addr string, data []byte) ([]byte, error) {
 // answers come to the worker that pushed the question.
 func TestRepliesComeToTheQueueThatAsked(t *testing.T) {
 	const workers, flows, service = 2, 16, 7
+	// The kernel forgets a flow that has been silent for 3 s (TUN_FLOW_EXPIRE in
+	// drivers/net/tun.c): on a machine that stands still the answer may be as late.
+	const remembered = 2 * time.Second
 	l := lab.New(t)
 	ns := quiet(l, "a")
 	p := openIn(l, ns, Config{Name: "t0", Queues: workers})
@@ -217,8 +224,10 @@ func TestRepliesComeToTheQueueThatAsked(t *testing.T) {
 			for w := range workers {
 				b := dataplane.NewBatch(w)
 				p.Pull(b)
-				if b.N > 0 && binary.BigEndian.Uint16(b.Frames[0].Bytes()[36:]) == port {
-					return w
+				for i := range b.N {
+					if f := b.Frames[i].Bytes(); len(f) >= 38 && binary.BigEndian.Uint16(f[36:]) == port {
+						return w
+					}
 				}
 			}
 		}
@@ -227,11 +236,15 @@ func TestRepliesComeToTheQueueThatAsked(t *testing.T) {
 	}
 	for i := range flows {
 		worker, port := i%workers, uint16(10000+i)
-		// The kernel notes the queue after it has delivered the question: the
-		// first answer may be faster.
-		ask(worker, port)
-		if got := ask(worker, port); got != worker {
-			t.Errorf("worker %d asked from port %d and worker %d got the answer", worker, port, got)
+		for again := true; again; {
+			begin := time.Now()
+			// The kernel notes the queue after it has delivered the question: the
+			// first answer may be faster.
+			ask(worker, port)
+			got, took := ask(worker, port), time.Since(begin)
+			if again = got != worker && took >= remembered; got != worker && !again {
+				t.Errorf("worker %d asked from port %d and worker %d got the answer", worker, port, got)
+			}
 		}
 	}
 }
