@@ -174,8 +174,9 @@ func TestStopDuringStart(t *testing.T) {
 		t.Error("the host is still open")
 	}
 	h = newTestHost()
-	if d := start(t, dir, h); d.Status().PortsDown != 0 || len(h.links) != 2 {
-		t.Errorf("after it: %+v", d.Status())
+	start(t, dir, h).allUp()
+	if len(h.links) != 2 {
+		t.Errorf("after it: %v", h.links)
 	}
 }
 
@@ -255,6 +256,33 @@ func TestCalm(t *testing.T) {
 		if dev.calm() {
 			t.Errorf("%s is calm after its namespace's name is gone", s.Name)
 		}
+	}
+}
+
+// TestLinkGoesDownMeanwhile: a link that goes down again while it is looked
+// whether it is back has to be restored another time.
+func TestLinkGoesDownMeanwhile(t *testing.T) {
+	l := &link{}
+	expect := func(what string, up, event, back, again bool) {
+		t.Helper()
+		is, err := l.isBack(func() (attach.Link, error) {
+			if event {
+				l.wentDown.Store(true)
+			}
+			return attach.Link{Up: up}, nil
+		})
+		if err != nil || is != back || l.wentDown.Load() != again {
+			t.Errorf("%s: back %v, again %v, %v", what, is, l.wentDown.Load(), err)
+		}
+	}
+	expect("never down", true, false, false, false)
+	l.wentDown.Store(true)
+	expect("still down", false, false, false, true)
+	expect("up, and an event", true, true, true, true)
+	expect("up", true, false, true, false)
+	l.wentDown.Store(true)
+	if is, err := l.isBack(func() (attach.Link, error) { return attach.Link{}, attach.ErrNoLink }); is || !errors.Is(err, attach.ErrNoLink) || !l.wentDown.Load() {
+		t.Errorf("gone: back %v, %v", is, err)
 	}
 }
 

@@ -37,17 +37,31 @@ func (l *link) configure(ctx context.Context, o order) error {
 // restore implements device. A link that somebody has set down, which the far
 // end may not show yet, is left down: it is restored when it is up again.
 func (l *link) restore(ctx context.Context) error {
-	if !l.wentDown.Load() || l.borrowed {
+	if l.borrowed {
 		return nil
 	}
-	if now, err := l.ns.Link(l.f.ifName); err != nil || !now.Up {
+	back, err := l.isBack(func() (attach.Link, error) { return l.ns.Link(l.f.ifName) })
+	if !back {
 		return err
 	}
-	l.wentDown.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, usableTimeout)
 	defer cancel()
 	l.want.Name = l.f.ifName // It may have been renamed.
 	return l.ns.Configure(ctx, l.want)
+}
+
+// isBack tells once of a link that was down and is up, as look finds it. What
+// events tell from before the look on is left for the next call.
+func (l *link) isBack(look func() (attach.Link, error)) (bool, error) {
+	if !l.wentDown.Swap(false) {
+		return false, nil
+	}
+	now, err := look()
+	if err != nil || !now.Up {
+		l.wentDown.Store(true)
+		return false, err
+	}
+	return true, nil
 }
 
 // openTAP makes the TAP or takes it over. One that somebody else made and left
