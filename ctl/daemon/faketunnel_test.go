@@ -94,7 +94,7 @@ func (u *fakeUnderlay) Send(_ int, msgs []underlay.Message) {
 		to := u.h.wire.port(m.Dest.Addr().AddrPort())
 		for len(all) > 0 && to != nil {
 			n := min(m.SegSize, len(all))
-			to.put(fakeDatagram{bytes.Clone(all[:n]), underlay.AddrOf(netip.AddrPortFrom(u.h.at, 50000)), m.TOS})
+			to.put(fakeDatagram{bytes.Clone(all[:n]), underlay.AddrOf(netip.AddrPortFrom(u.h.address(), 50000)), m.TOS})
 			all = all[n:]
 		}
 		m.Drop = dataplane.None
@@ -151,20 +151,28 @@ func (u *fakeUnderlay) paths(to []netip.Addr) []path {
 	return all
 }
 
+// address is at; a test may change it.
+func (h *fakeHost) address() netip.Addr {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at
+}
+
 func (h *fakeHost) source(to netip.Addr) (netip.Addr, error) {
-	if !h.at.IsValid() {
+	at := h.address()
+	if !at.IsValid() {
 		return netip.Addr{}, fmt.Errorf("a way to %s: %w", to, syscall.ENETUNREACH)
 	}
-	return h.at, nil
+	return at, nil
 }
 
 func (h *fakeHost) addresses() ([]netip.Addr, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if !h.at.IsValid() {
 		return nil, nil
 	}
 	all := []netip.Addr{h.at}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	for _, l := range h.links {
 		if l.ns == "" {
 			for _, p := range l.o.ips {
@@ -177,7 +185,7 @@ func (h *fakeHost) addresses() ([]netip.Addr, error) {
 
 func (h *fakeHost) gossip(c *mesh.Config) {
 	g := &fakeGossip{
-		wire: h.wire, at: netip.AddrPortFrom(h.at, c.Bind.Port()), closed: make(chan struct{}),
+		wire: h.wire, at: netip.AddrPortFrom(h.address(), c.Bind.Port()), closed: make(chan struct{}),
 		packets: make(chan *memberlist.Packet, 1000), streams: make(chan net.Conn, 10),
 	}
 	h.wire.mu.Lock()

@@ -107,6 +107,7 @@ func TestNATEndsWithItsPort(t *testing.T) {
 	h := newTestHost()
 	h.setNIC("up0", nic())
 	again := start(t, d.dir, h)
+	again.allUp()
 	if got := again.Export(); len(got.NAT) != 2 || got.NAT[0] != exported.NAT[0] || got.NAT[1] != exported.NAT[1] {
 		t.Errorf("%+v after a restart, %+v before", got.NAT, exported.NAT)
 	}

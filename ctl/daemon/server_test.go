@@ -204,13 +204,13 @@ func TestRestart(t *testing.T) {
 	cfg := filepath.Join(dir, "c.yaml")
 	write(t, cfg, "networks:\n  - name: extra\nports:\n  - {name: x, network: extra, netns: /run/netns/later}\n")
 	d2 := start(t, dir, h2, func(o *Options) { o.Config = cfg })
-	if p := d2.port("a"); p.State != api.StateUp || p.IPs[0] != "198.18.0.2/24" {
-		t.Errorf("%+v", p)
-	}
+	// At once, or by retry if the start takes long.
+	await(t, "a up", func() bool { p := d2.port("a"); return p.State == api.StateUp && p.IPs[0] == "198.18.0.2/24" })
 	for _, name := range []string{"b", "x"} {
-		if p := d2.port(name); p.State != api.StateDown || !strings.Contains(p.Reason, "no such namespace") {
-			t.Errorf("%+v", p)
-		}
+		await(t, name+" down", func() bool {
+			p := d2.port(name)
+			return p.State == api.StateDown && strings.Contains(p.Reason, "no such namespace")
+		})
 	}
 	after := d2.Export()
 	if len(after.Networks) != 2 || fmt.Sprint(after.Ports[:2]) != fmt.Sprint(before.Ports) || fmt.Sprint(after.FDB) != fmt.Sprint(before.FDB) {

@@ -219,6 +219,13 @@ func (d *testDaemon) port(name string) api.Port {
 	return p
 }
 
+// allUp waits until all ports are up. A start leaves to retry what it finds no
+// time for (startTime).
+func (d *testDaemon) allUp() {
+	d.t.Helper()
+	await(d.t, "all ports are up", func() bool { return d.Status().PortsDown == 0 })
+}
+
 // await waits until a condition holds.
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()

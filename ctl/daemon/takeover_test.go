@@ -82,15 +82,11 @@ func TestTakeOver(t *testing.T) {
 		t.Errorf("the route is gone: %q", r)
 	}
 	d2, _ := startIn(t, dir, host)
+	d2.allUp()
 	if now := index(a) + index(b); now != was {
 		t.Errorf("interfaces %q, were %q", now, was)
 	}
 	ping(t, a, "198.18.0.3")
-	for _, p := range d2.Ports() {
-		if p.State != api.StateUp {
-			t.Errorf("%+v", p)
-		}
-	}
 }
 
 // TestSweep: what a killed swd made for ports that it hadn't saved is removed,
@@ -144,13 +140,10 @@ func TestSweep(t *testing.T) {
 	has(b, "v0 eth0", "")
 	d, _ = startIn(t, dir, host)
 	has(host, "hd-kept host0 foreign", "hd-v h0")
+	d.allUp()
 	has(a, "eth0", "eth9")
 	has(b, "eth0", "v0")
 	d.must("POST", api.PathPorts, config.Port{Name: "new", Network: "net", NetNS: netns(b), IfName: "new0"}, nil)
 	has(b, "new0", "eth0")
-	for _, p := range d.Ports() {
-		if p.State != api.StateUp {
-			t.Errorf("%+v", p)
-		}
-	}
+	d.allUp()
 }
