@@ -164,8 +164,13 @@ func TestCloseEndsEverything(t *testing.T) {
 // A namespace of a process that is gone is removed by the next Open, also one
 // whose name is no mount any more; one of a living process is not.
 func TestOpenRemovesStale(t *testing.T) {
-	gone := exec.CommandContext(t.Context(), "true")
-	if err := gone.Run(); err != nil {
+	// It lives until all is there: any other test's Open removes what is stale.
+	gone := exec.CommandContext(t.Context(), "cat")
+	stdin, err := gone.StdinPipe()
+	if err == nil {
+		err = gone.Start()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	stale := fmt.Sprintf("%s-%d-1-stale", Prefix, gone.Process.Pid)
@@ -187,6 +192,9 @@ func TestOpenRemovesStale(t *testing.T) {
 
 	bare := filepath.Join(netnsDir, fmt.Sprintf("%s-%d-2-bare", Prefix, gone.Process.Pid))
 	if err := os.WriteFile(bare, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(stdin.Close(), gone.Wait()); err != nil {
 		t.Fatal(err)
 	}
 
