@@ -32,17 +32,21 @@ func TestCPUIsOfWorkAlone(t *testing.T) {
 }
 
 func TestRunReportsPerUnit(t *testing.T) {
-	const turn, units = 100 * time.Microsecond, 10
-	r := testing.Benchmark(func(b *testing.B) {
-		Run(b, units, "thing", func() {
-			for begun := CPU(); CPU()-begun < turn; {
-			}
-		})
-	})
+	const turn, units, tries = 100 * time.Microsecond, 10, 5
 	least := float64(turn.Nanoseconds() / units)
-	if got := r.Extra["cpu-ns/thing"]; got < least || got > 10*least {
-		t.Errorf("turns of %v for %d units cost %.0f ns a unit", turn, units, got)
+	var got float64
+	for range tries { // What a hypervisor takes may be in it, as above.
+		r := testing.Benchmark(func(b *testing.B) {
+			Run(b, units, "thing", func() {
+				for begun := CPU(); CPU()-begun < turn; {
+				}
+			})
+		})
+		if got = r.Extra["cpu-ns/thing"]; got >= least && got <= 10*least {
+			return
+		}
 	}
+	t.Errorf("turns of %v for %d units cost %.0f ns a unit", turn, units, got)
 }
 
 func TestResidentGrowsWithWhatIsTouched(t *testing.T) {
