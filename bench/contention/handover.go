@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -14,11 +15,17 @@ import (
 func handover(d time.Duration) Handover {
 	const long = 200 * time.Microsecond // Nobody looks for so long.
 	h := Handover{Transfer: transfer(d), Looks: dataplane.MutexLooks, Wake: float64(late(long))}
-	hold := 400 * time.Nanosecond
-	for hold < long && float64(late(hold)) < h.Wake/2 {
-		hold += hold / 16
+	// Who waits for less than some time looks on, who waits for longer sleeps.
+	looks, sleeps := 400*time.Nanosecond, long
+	for sleeps-looks > looks/16 {
+		hold := time.Duration(math.Sqrt(float64(looks) * float64(sleeps)))
+		if float64(late(hold)) < h.Wake/2 {
+			looks = hold
+		} else {
+			sleeps = hold
+		}
 	}
-	h.Look = float64(hold) / dataplane.MutexLooks
+	h.Look = float64(sleeps) / dataplane.MutexLooks
 	return h
 }
 
