@@ -128,7 +128,6 @@ func TestAShortCutIsOneConnections(t *testing.T) {
 func TestShortCutsDoWhatTheLongWayDoes(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	short, long := newLab(t, options{}), newLab(t, options{})
-	long.n.table.rand, short.n.table.rand = fixedRandom(), fixedRandom()
 	var shortCuts, superFrames int
 	seqs := map[uint16]uint32{}
 	for range 20000 {

@@ -103,6 +103,8 @@ func newLab(t testing.TB, o options) *lab {
 	n, err := New(o.config)
 	l := &lab{t: t, n: n, now: time.Minute}
 	l.must(err)
+	// A port drawn at random is, now and then, the very one that a test asks for next.
+	n.table.rand = fixedRandom()
 	l.in = &capture{counters: dataplane.NewCounters(1)}
 	l.wire = &capture{counters: dataplane.NewCounters(1)}
 	gc := GatewayConfig{

@@ -120,12 +120,12 @@ func TestTheKernelsVXLANIsAPeer(t *testing.T) {
 				}
 			}
 			expect(t, "SYNs clamped", k.vtep.Stats().Clamped > 0, true)
-			tooLong, err := k.c.Run(context.Background(), "ping", "-c", "1", "-W", "5", "-M", "do", "-s", "1472", "198.18.0.2")
+			tooLong, err := k.c.Run(context.Background(), "ping", "-c", "1", "-W", "20", "-M", "do", "-s", "1472", "198.18.0.2")
 			if says := tooLong.Stdout + tooLong.Stderr; err == nil || !strings.Contains(says, fmt.Sprintf("mtu = %d", k.tunnel.MTU())) {
 				t.Errorf("a packet of 1,500 bytes: %v\n%s", err, says)
 			}
 			// What may be fragmented is, by its sender, who knows by now.
-			k.Run(k.c, "ping", "-c", "1", "-W", "5", "-M", "dont", "-s", "5000", "198.18.0.2")
+			k.Run(k.c, "ping", "-c", "1", "-w", "20", "-M", "dont", "-s", "5000", "198.18.0.2")
 		})
 	}
 }
@@ -155,7 +155,7 @@ func (k *kernelPeer) carries(from, to *lab.NetNS, addr string) {
 			got <- err
 			return
 		}
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(4 * patience))
 		hash := sha256.New()
 		n, err := io.Copy(hash, conn)
 		if err == nil && string(hash.Sum(nil)) != string(sum(data)) {
@@ -166,7 +166,7 @@ func (k *kernelPeer) carries(from, to *lab.NetNS, addr string) {
 	}()
 	var conn net.Conn
 	k.NoError(from.Do(func() (err error) { conn, err = net.DialTimeout("tcp", l.Addr().String(), patience); return err }))
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(4 * patience))
 	_, err := conn.Write(data)
 	k.NoError(err)
 	k.NoError(conn.Close())
