@@ -82,9 +82,7 @@ func TestNATRefusals(t *testing.T) {
 	if err := changed(before, w.ctl("export")); err != nil {
 		t.Errorf("what there is changed: %v", err)
 	}
-	if err := changed(state, w.hostState()); err != nil {
-		t.Errorf("the host changed: %v", err)
-	}
+	w.Eventually(patience, "the host is as before", func() error { return changed(state, w.hostState()) })
 	w.webServer(w.server, "server", 80)
 	w.asks(c.ns, server4, 80, "server")
 	w.asks(w.server, host4, 2222, "host")
