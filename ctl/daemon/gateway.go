@@ -132,6 +132,7 @@ func (d *Daemon) openGateway(n *network, c nat.GatewayConfig) (err error) {
 		return err
 	}
 	g := &gateway{id: c.Port, live: live, config: c}
+	d.tellGates(n, c.Addresses) // It announces itself as soon as it is attached, to nobody but those here.
 	err = n.live.Attach(g.id, live, vswitch.PortConfig{Role: vswitch.Gateway})
 	if err == nil {
 		if err = n.live.AddStatic(c.MAC, g.id); err != nil {

@@ -223,3 +223,27 @@ func TestAChangedUplinkGoesOn(t *testing.T) {
 		t.Errorf("exported %+v", exported.Uplinks)
 	}
 }
+
+// TestGatewayStaysHere: a gateway that a network gets while it has tunnels doesn't
+// announce itself by them, not even at once: each host has its own.
+func TestGatewayStaysHere(t *testing.T) {
+	one, _ := pair(t)
+	one.must("POST", api.PathPeers, `{"name":"two","address":"192.0.2.2"}`, nil)
+	a := one.h.device(linkA).mem
+	func() {
+		one.change.Lock()
+		defer one.change.Unlock()
+		n := one.networks["net"]
+		spec := n.spec
+		spec.Gateways = []netip.Addr{netipAddr("198.18.0.1")}
+		one.setNetworkSpec(n, spec)
+		one.settleGateways()
+		one.engine.Do(func(worker int) { one.nat.Tick(worker, one.now()) })
+		if n.gateway == nil || len(a.Sent(0)) == 0 {
+			t.Error("no gateway has announced itself")
+		}
+	}()
+	if n := one.peer("two").TxFrames; n != 0 {
+		t.Errorf("%d frames left by the tunnel", n)
+	}
+}

@@ -133,22 +133,30 @@ func (d *Daemon) vtepTotals() dataplane.Totals {
 // settleLocal tells the tunnels, those too that are to come, which addresses are
 // those of gateways here.
 func (d *Daemon) settleLocal() {
+	for _, n := range d.networks {
+		var has []netip.Prefix
+		if n.gateway != nil {
+			has = n.gateway.config.Addresses
+		}
+		d.tellGates(n, has)
+	}
+}
+
+// tellGates tells the tunnels of a network which addresses its gateway here has.
+// The caller holds change.
+func (d *Daemon) tellGates(n *network, has []netip.Prefix) {
 	if d.vtep == nil {
 		return
 	}
-	for _, n := range d.networks {
-		var gates []netip.Addr
-		if n.gateway != nil {
-			for _, a := range n.gateway.config.Addresses {
-				gates = append(gates, a.Addr())
-			}
-		}
-		if was, told := d.vtep.gates[n.spec.VNI]; slices.Equal(was, gates) && (told || len(gates) == 0) {
-			continue
-		}
-		if err := d.vtep.live.SetLocal(n.spec.VNI, gates); err != nil {
-			d.log.Error("the gateway's addresses", zap.String("network", n.spec.Name), zap.Error(err))
-		}
-		d.vtep.gates[n.spec.VNI] = gates
+	var gates []netip.Addr
+	for _, a := range has {
+		gates = append(gates, a.Addr())
 	}
+	if was, told := d.vtep.gates[n.spec.VNI]; slices.Equal(was, gates) && (told || len(gates) == 0) {
+		return
+	}
+	if err := d.vtep.live.SetLocal(n.spec.VNI, gates); err != nil {
+		d.log.Error("the gateway's addresses", zap.String("network", n.spec.Name), zap.Error(err))
+	}
+	d.vtep.gates[n.spec.VNI] = gates
 }
