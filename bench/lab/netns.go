@@ -32,6 +32,11 @@ type NetNS struct {
 	ended  chan struct{} // Closed when it has ended.
 }
 
+// The process's first thread is the main goroutine's. It can't end: a goroutine
+// that is to take its thread along would leave that one in the namespace, which
+// lives as long as it (runtime/proc.go, mexit).
+func init() { runtime.LockOSThread() }
+
 // NewNetNS makes a namespace.
 func (l *Lab) NewNetNS(name string) (*NetNS, error) {
 	n := &NetNS{
