@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -127,6 +128,41 @@ func TestWatchUplink(t *testing.T) {
 	if again := awaitState(t, w, func(s UplinkState) bool { return s.Present }); again.Index == s.Index {
 		t.Errorf("another interface with the same index %d", s.Index)
 	}
+}
+
+// What changes while the state is asked for is told, also of an interface that
+// is new.
+func TestWatchUplinkChangesWhileItAsks(t *testing.T) {
+	checkLeaks(t)
+	host := newNetNS(t)
+	asked, goOn := make(chan struct{}, 1), make(chan struct{})
+	resume := sync.OnceFunc(func() { close(goOn) })
+	var once sync.Once
+	w, err := host.watchUplink("up", func(name string) (UplinkState, error) {
+		s, err := uplinkState(name)
+		if s.Present {
+			once.Do(func() {
+				asked <- struct{}{}
+				<-goOn
+			})
+		}
+		return s, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closing(t, w) })
+	t.Cleanup(resume)
+	host.addVeth(t, "up", "end")
+	within(t, asked)
+	select {
+	case <-w.dirty: // The interface came with several messages.
+	default:
+	}
+	host.ip(t, "addr add 192.0.2.10/24 dev up")
+	await(t, "the message is taken for news", func() bool { return len(w.dirty) > 0 })
+	resume()
+	awaitState(t, w, func(s UplinkState) bool { return len(s.Addresses) == 1 })
 }
 
 // A reader that is behind gets the newest state, though messages were lost.

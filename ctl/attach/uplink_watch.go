@@ -34,16 +34,27 @@ type UplinkWatcher struct {
 	done   sync.WaitGroup
 	once   sync.Once
 
+	// read asks for the state, on a thread of the namespace.
+	read func(name string) (UplinkState, error)
+
 	mu   sync.Mutex
 	last UplinkState // What was told last.
+	// asking means that the state is being asked for, so that the last one doesn't
+	// say which messages concern it.
+	asking bool
 }
 
 // WatchUplink starts to tell the states of an interface. While the kernel
 // doesn't know the MAC of a next hop, and the interface is up, it is made to
 // ask once a second. ns may be closed afterwards.
 func (ns *Namespace) WatchUplink(name string) (*UplinkWatcher, error) {
+	return ns.watchUplink(name, uplinkState)
+}
+
+func (ns *Namespace) watchUplink(name string, read func(name string) (UplinkState, error)) (*UplinkWatcher, error) {
 	w := &UplinkWatcher{
 		name:   name,
+		read:   read,
 		states: make(chan UplinkState, 1),
 		dirty:  make(chan struct{}, 1),
 		closed: make(chan struct{}),
@@ -62,7 +73,7 @@ func (ns *Namespace) WatchUplink(name string) (*UplinkWatcher, error) {
 		}
 		if w.ns, err = Own(); err == nil {
 			// What changes from here on is told.
-			w.last, err = uplinkState(name)
+			w.last, err = w.read(name)
 		}
 		return err
 	})
@@ -120,8 +131,11 @@ func (w *UplinkWatcher) concerned(b []byte) bool {
 		return true
 	}
 	w.mu.Lock()
-	last := w.last
+	last, asking := w.last, w.asking
 	w.mu.Unlock()
+	if asking {
+		return true
+	}
 	for _, m := range all {
 		if last.concerns(m.Header.Type, m.Data, w.name) {
 			return true
@@ -217,13 +231,20 @@ func (s *UplinkState) unresolved() bool {
 // update tells the state if it is another than before. It fails if the
 // interface goes meanwhile, or its listings change too fast.
 func (w *UplinkWatcher) update() bool {
-	now, err := in(w.ns, func() (UplinkState, error) { return uplinkState(w.name) })
-	if err != nil || now.equal(&w.last) {
+	w.mu.Lock()
+	w.asking = true
+	w.mu.Unlock()
+	now, err := in(w.ns, func() (UplinkState, error) { return w.read(w.name) })
+	same := err != nil || now.equal(&w.last)
+	w.mu.Lock()
+	w.asking = false
+	if !same {
+		w.last = now
+	}
+	w.mu.Unlock()
+	if same {
 		return err == nil
 	}
-	w.mu.Lock()
-	w.last = now
-	w.mu.Unlock()
 	select {
 	case <-w.states: // Nobody has read the one before.
 	default:
