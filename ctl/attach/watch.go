@@ -74,8 +74,18 @@ type Watcher struct {
 	done   chan struct{} // Closed when the reader has ended.
 	once   sync.Once
 
-	mu       sync.Mutex
-	followed map[int32]ID // By the number that own knows the namespace by.
+	mu sync.Mutex
+	// followed are namespaces by the number that own knows them by, the oldest
+	// first: the kernel gives the number of one that has ended to the next, and
+	// of that end the reader may not have heard yet.
+	followed map[int32][]followed
+}
+
+// followed is a namespace that is or was.
+type followed struct {
+	id     ID
+	cookie uint64 // No other namespace ever has it; 0 before Linux 5.14.
+	unsure bool   // Its end may be among the messages that were lost.
 }
 
 // Watch starts to watch own, which must stay open until Close.
@@ -97,7 +107,7 @@ func Watch(own *Namespace) (*Watcher, error) {
 		events:   make(chan LinkEvent),
 		closed:   make(chan struct{}),
 		done:     make(chan struct{}),
-		followed: make(map[int32]ID),
+		followed: make(map[int32][]followed),
 	}
 	go w.read()
 	return w, nil
@@ -114,9 +124,13 @@ func (w *Watcher) Follow(ns *Namespace) error {
 	if ns.Same(w.own) {
 		return nil
 	}
+	cookie, err := in(ns, cookie)
+	if err != nil {
+		return fmt.Errorf("%s: follow: %w", ns, err)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	err := ns.fd(func(fd int) error {
+	err = ns.fd(func(fd int) error {
 		return w.own.Do(func() error {
 			var rtnl netlink.Handle
 			id, err := rtnl.GetNetNsIdByFd(fd)
@@ -129,7 +143,7 @@ func (w *Watcher) Follow(ns *Namespace) error {
 			if err != nil {
 				return err
 			}
-			w.followed[int32(id)] = ns.id
+			w.add(int32(id), followed{id: ns.id, cookie: cookie})
 			return nil
 		})
 	})
@@ -137,6 +151,32 @@ func (w *Watcher) Follow(ns *Namespace) error {
 		return fmt.Errorf("%s: follow: %w", ns, err)
 	}
 	return nil
+}
+
+// add follows what has a number now. The caller holds mu.
+func (w *Watcher) add(number int32, f followed) {
+	all := w.followed[number]
+	if n := len(all); n > 0 && all[n-1].id == f.id && all[n-1].cookie == f.cookie {
+		return
+	} else if n > 0 && all[n-1].unsure {
+		all = nil // Nobody will tell of its end.
+	}
+	w.followed[number] = append(all, f)
+}
+
+// cookie returns what tells the thread's namespace from all others that were or
+// will be, where an ID is used again.
+func cookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return 0, fmt.Errorf("netlink socket: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		return 0, fmt.Errorf("getsockopt SO_NETNS_COOKIE: %w", err)
+	}
+	return c, nil
 }
 
 // Close stops the events and waits until the reader has ended.
@@ -166,6 +206,7 @@ func (w *Watcher) read() {
 			if raw.Read(r.drain) != nil {
 				return
 			}
+			w.doubt()
 			ok = w.send(LinkEvent{Kind: Resync})
 		} else {
 			ok = w.messages(r.buf[:r.n], r.oob[:r.oobn])
@@ -173,6 +214,18 @@ func (w *Watcher) read() {
 		if !ok {
 			return
 		}
+	}
+}
+
+// doubt notes that ends of namespaces may have been among what was lost. Who had
+// a number before its last has ended: of those nothing comes any more.
+func (w *Watcher) doubt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for number, all := range w.followed {
+		all = all[len(all)-1:]
+		all[0].unsure = true
+		w.followed[number] = all
 	}
 }
 
@@ -235,12 +288,12 @@ func (w *Watcher) event(m syscall.NetlinkMessage, origin int32, elsewhere bool) 
 	e := LinkEvent{NS: w.own.id}
 	if elsewhere {
 		w.mu.Lock()
-		id, known := w.followed[origin]
+		all := w.followed[origin]
 		w.mu.Unlock()
-		if !known {
+		if len(all) == 0 {
 			return e, false
 		}
-		e.NS = id
+		e.NS = all[0].id
 	}
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK:
@@ -283,9 +336,11 @@ func (w *Watcher) namespaceEnded(b []byte, elsewhere bool) (LinkEvent, bool) {
 			continue
 		}
 		number := int32(nl.NativeEndian().Uint32(a.Value))
-		if id, ok := w.followed[number]; ok {
-			delete(w.followed, number)
-			return LinkEvent{Kind: NamespaceEnded, NS: id}, true
+		if all := w.followed[number]; len(all) > 0 {
+			if w.followed[number] = all[1:]; len(all) == 1 {
+				delete(w.followed, number)
+			}
+			return LinkEvent{Kind: NamespaceEnded, NS: all[0].id}, true
 		}
 	}
 	return LinkEvent{}, false

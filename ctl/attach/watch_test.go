@@ -114,6 +114,56 @@ func TestWatchSeesANamespaceEnd(t *testing.T) {
 	})
 }
 
+// The kernel gives the number of a namespace that has ended to the next one
+// that is followed, whether or not a reader has heard of the end.
+func TestWatchTellsANamespaceFromTheOneBefore(t *testing.T) {
+	checkLeaks(t)
+	own, before := newNetNS(t), newNetNS(t)
+	behind, ahead := watch(t, own), watch(t, own)
+	for _, w := range []*Watcher{behind, ahead} {
+		if err := w.Follow(before.Namespace); err != nil {
+			t.Fatal(err)
+		}
+	}
+	number := func(ns *netns) (n int) {
+		t.Helper()
+		fd := int(ns.file.Fd())
+		own.do(t, func() (err error) {
+			n, err = netlink.GetNetNsIdByFd(fd)
+			return err
+		})
+		return n
+	}
+	given := number(before)
+	own.addVeth(t, "x", "y") // The one behind stands at these.
+	id := before.ID()
+	unbind(before.path)
+	if err := before.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ended := func(e LinkEvent) bool { return e.Kind == NamespaceEnded }
+	awaitEvent(t, ahead, ended)
+	after := newNetNS(t)
+	for range 2 {
+		if err := behind.Follow(after.Namespace); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := number(after); got != given {
+		t.Fatalf("it has number %d, the one before had %d: this proves nothing", got, given)
+	}
+	after.addVeth(t, "a", "b")
+	if e := awaitEvent(t, behind, ended); e.NS != id {
+		t.Errorf("%v ended, want %v", e.NS, id)
+	}
+	awaitEvent(t, behind, func(e LinkEvent) bool {
+		if ended(e) {
+			t.Errorf("%v ended too", e.NS)
+		}
+		return e.NS == after.ID() && e.Link.Name == "a"
+	})
+}
+
 // A reader that is behind is told so, and goes on.
 func TestWatchResync(t *testing.T) {
 	checkLeaks(t)
