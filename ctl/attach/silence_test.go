@@ -157,12 +157,23 @@ func newPacketSocket(t *testing.T, ns *netns, index int) packetSocket {
 	return s
 }
 
+// read reads a frame. A signal, of which Go's runtime sends many, ends a read
+// that has a timeout (signal(7)).
+func (s packetSocket) read(b []byte) (int, error) {
+	for {
+		n, err := unix.Read(s.fd, b)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
 // awaitRequest reads frames until the echo request seq.
 func (s packetSocket) awaitRequest(t *testing.T, seq uint16) {
 	t.Helper()
 	b := make([]byte, 1500)
 	for {
-		n, err := unix.Read(s.fd, b)
+		n, err := s.read(b)
 		if err != nil {
 			t.Fatalf("the packet socket doesn't see request %d: %v", seq, err)
 		}
