@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -22,43 +23,66 @@ import (
 //	container: flood ──┐     ┌── container, or the router behind NAT
 //	container: flood ──┴ swd ┴── container, or the router behind NAT
 func TestWorkersShareTwoPairs(t *testing.T) {
-	rates := map[string]map[string]float64{"switch": {}, "NAT": {}}
-	for _, workers := range []string{"1", "2"} {
-		t.Run("switch, "+workers, func(t *testing.T) {
-			t.Setenv("SWD_WORKERS", workers)
-			w := newWorld(t)
-			w.favour()
-			var from []*station
-			var frames [][]byte
-			for range 2 {
-				s, to := w.add(onTAP), w.add(onTAP)
-				w.reach(s, to.ip4)
-				from, frames = append(from, s), append(frames, w.udpFlood(s, w.hardware(to)))
+	for _, path := range []struct {
+		name  string
+		rates func(t *testing.T) (rate, least float64)
+	}{{"switch", switchedPairs}, {"NAT", translatedPairs}} {
+		t.Run(path.name, func(t *testing.T) {
+			// What else runs on the machine may take from one and not from the other,
+			// so they are tried again.
+			const tries = 6
+			var one, two, least float64
+			for try := range tries {
+				t.Run(fmt.Sprintf("one worker, try %d", try+1), func(t *testing.T) {
+					t.Setenv("SWD_WORKERS", "1")
+					one, least = path.rates(t)
+				})
+				t.Run(fmt.Sprintf("two workers, try %d", try+1), func(t *testing.T) {
+					t.Setenv("SWD_WORKERS", "2")
+					var share float64
+					two, share = path.rates(t)
+					least = min(least, share)
+				})
+				t.Logf("%.0f frames/s by one worker, %.0f by two", one, two)
+				if t.Failed() || two >= one*2/3 && least >= 0.25 {
+					return
+				}
 			}
-			rates["switch"][workers] = w.pairs(from, frames)
-		})
-		t.Run("NAT, "+workers, func(t *testing.T) {
-			t.Setenv("SWD_WORKERS", workers)
-			w := newNATWorld(t, own)
-			w.favour()
-			w.Run(w.router, "ip", "route", "add", "blackhole", nowhere)
-			var from []*station
-			var frames [][]byte
-			for range 2 {
-				s := w.container()
-				w.reach(s, server4)
-				gate := w.neighbour(s.ns, s.ifname, gate4)
-				from, frames = append(from, s), append(frames, w.udpFlood(s, gate))
-			}
-			rates["NAT"][workers] = w.pairs(from, frames)
+			t.Errorf("two workers take %.0f frames/s, one %.0f; one of two pairs had %.0f%% of what was taken", two, one, 100*least)
 		})
 	}
-	for path, rate := range rates {
-		t.Logf("%s: %.0f frames/s by one worker, %.0f by two", path, rate["1"], rate["2"])
-		if rate["2"] < rate["1"]*2/3 {
-			t.Errorf("%s: two workers take %.0f frames/s, one %.0f", path, rate["2"], rate["1"])
-		}
+}
+
+// switchedPairs measures two pairs of containers on a network.
+func switchedPairs(t *testing.T) (rate, least float64) {
+	t.Helper()
+	w := newWorld(t)
+	w.favour()
+	var from []*station
+	var frames [][]byte
+	for range 2 {
+		s, to := w.add(onTAP), w.add(onTAP)
+		w.reach(s, to.ip4)
+		from, frames = append(from, s), append(frames, w.udpFlood(s, w.hardware(to)))
 	}
+	return w.pairs(from, frames)
+}
+
+// translatedPairs measures two containers that send by NAT.
+func translatedPairs(t *testing.T) (rate, least float64) {
+	t.Helper()
+	w := newNATWorld(t, own)
+	w.favour()
+	w.Run(w.router, "ip", "route", "add", "blackhole", nowhere)
+	var from []*station
+	var frames [][]byte
+	for range 2 {
+		s := w.container()
+		w.reach(s, server4)
+		gate := w.neighbour(s.ns, s.ifname, gate4)
+		from, frames = append(from, s), append(frames, w.udpFlood(s, gate))
+	}
+	return w.pairs(from, frames)
 }
 
 // udpFlood is a datagram of a container to a MAC that has no use for it, without
@@ -81,10 +105,9 @@ func manyFlows(frame []byte, n uint64) {
 }
 
 // pairs floods from two stations at once and returns how many frames a second
-// swd took from both, at its best: in some of several measurements the machine
-// may have given its time to others. The test fails if one of them never had a
-// quarter.
-func (w *world) pairs(from []*station, frames [][]byte) float64 {
+// swd took from both, and which share the one had that had less, each at its best:
+// in some of several measurements the machine may have given its time to others.
+func (w *world) pairs(from []*station, frames [][]byte) (rate, least float64) {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())
 	defer cancel()
@@ -105,7 +128,6 @@ func (w *world) pairs(from []*station, frames [][]byte) float64 {
 		}
 		return sum, each
 	}
-	var rate, least float64
 	for range 5 {
 		begun := time.Now()
 		sum, each := count()
@@ -120,8 +142,5 @@ func (w *world) pairs(from []*station, frames [][]byte) float64 {
 	for range from {
 		w.NoError(<-ended)
 	}
-	if least < 0.25 {
-		w.Errorf("one of the two had %.0f%% of what was taken, at the most", 100*least)
-	}
-	return rate
+	return rate, least
 }

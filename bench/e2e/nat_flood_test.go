@@ -88,7 +88,7 @@ type flood struct {
 
 // floodTries is how often a flood is tried: what else runs on the machine
 // takes from a stream, too.
-const floodTries = 5
+const floodTries = 10
 
 // survives fails the test if a stream doesn't keep half of its rate during a
 // flood, or somebody doesn't connect within a second after it.
