@@ -5,6 +5,8 @@ package dataplane
 import (
 	"math/bits"
 	"unsafe"
+
+	"heddle/dataplane/wire"
 )
 
 // BatchSize is the most frames a batch holds: one for each bit of Batch.Sel.
@@ -46,9 +48,10 @@ type Batch struct {
 	Slab []byte
 }
 
-// SlabLen holds what one Pull reads: PullBytes of frames, headroom and padding
-// of each, and the last frame, which starts below PullBytes.
-const SlabLen = PullBytes + BatchSize*(Headroom+lineLen) + MaxFrame + 1
+// SlabLen holds what one Pull reads: PullBytes of frames, headroom, room for a
+// tag that is put back and padding of each, and the last frame, which starts
+// below PullBytes.
+const SlabLen = PullBytes + BatchSize*(Headroom+wire.VLANTagLen+lineLen) + MaxFrame + 1
 
 // lineLen is the length of a cache line in bytes.
 const lineLen = 64

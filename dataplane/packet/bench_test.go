@@ -64,7 +64,7 @@ func BenchmarkPull(b *testing.B) {
 				for i := range frames {
 					frames[i] = s.frame
 				}
-				out, in := batchOf(0, frames...), &dataplane.Batch{}
+				out, in := batchOf(0, frames...), dataplane.NewBatch(0)
 				spent := make([]time.Duration, 0, b.N/n+1)
 				b.ReportAllocs()
 				for len(spent)*n < b.N {

@@ -9,7 +9,7 @@
 // lends it from there. A slot, by its offsets in bytes:
 //
 //	0        52          ≥ 186      mac-10     mac             mac+snaplen
-//	├────────┼──────────────┼──────────┼──────────┼────────────────┼─ ─┤ 65,792
+//	├────────┼──────────────┼──────────┼──────────┼────────────────┼─ ─┤ 1,856
 //	 tpacket2 │← Frame.Buf …  headroom │ virtio-  │ the frame, without  │
 //	 _hdr,    │  ≥ dataplane.Headroom  │ net      │ its outer VLAN tag  │
 //	 sockaddr │  + the tag             │ header   │                     │
@@ -21,21 +21,26 @@
 //
 // The slots of one Pull go back to the kernel at the next, because frames are
 // borrowed until then. What comes while all are full or lent is lost and
-// counted RxKernel, when the next frame comes: a burst of DefaultSlots frames,
-// however small, gets through while the worker waits for its CPU, 240 if there
-// is one.
+// counted RxKernel, when the next frame comes: a burst of DefaultSlots frames
+// gets through while the worker waits for its CPU.
 //
-// Every slot holds a frame of 64 KB, so that the sender's CPU copies it in and
-// the worker only out, in sendmmsg. Slots of 2 KB, with PACKET_COPY_THRESH for what is
-// longer, hold more frames in less memory, but the worker then copies each long
-// frame twice: about 15% more of its CPU for a bulk TCP stream.
+// # Long frames: the socket's queue
+//
+// A frame that is longer than a slot, so each super-frame, stays with the kernel
+// as it is, queued at the socket, and its slot is marked TP_STATUS_COPY
+// (PACKET_COPY_THRESH). Pull reads it into the worker's slab. That is a copy by
+// the worker in place of one by the sender's CPU, but into memory that is in the
+// worker's cache, where a ring of slots that hold 64 KB goes through 16 MB.
+//
+// The kernel queues it before it gives the slot: epoll may report the socket for
+// that moment while Pull still finds nothing.
 //
 // # Way out: sendmmsg
 //
 // Push writes the virtio-net header into each frame's own headroom, so that
 // header and frame are one piece, and sends up to 64 such pieces in one system
-// call. A frame that was pulled from a ring goes out from its slot: nothing is
-// copied in user space.
+// call. A frame goes out from where it was pulled to, a slot or the slab: nothing
+// is copied in user space.
 //
 // # The socket and its library
 //

@@ -247,7 +247,7 @@ func readable(tb testing.TB, fd int, wait time.Duration) bool {
 // copies.
 func pull(tb testing.TB, p *Port, worker, n int) (got []sent) {
 	tb.Helper()
-	b := &dataplane.Batch{Worker: worker}
+	b := dataplane.NewBatch(worker)
 	for len(got) < n || b.More {
 		if !b.More && !readable(tb, p.FD(worker), patience) {
 			tb.Fatalf("%d of %d frames arrived; drops: %v", len(got), n, drops(p))

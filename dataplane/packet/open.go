@@ -24,19 +24,18 @@ type Config struct {
 	// open. A veth does so anyway.
 	Promiscuous bool
 	// Slots is how many frames the ring of each worker holds, 1 to MaxSlots,
-	// rounded up to a multiple of 15, which take 1 MB of memory that is never
-	// swapped out. 0 means DefaultSlots(Workers). Frames that the worker has
+	// rounded up to a multiple of DefaultSlots, which take 1 MB of memory that
+	// is never swapped out. 0 means DefaultSlots. Frames that the worker has
 	// pulled and not given back count.
 	Slots int
 }
 
-// MaxSlots bounds Config.Slots: 64 MB.
-const MaxSlots = 960
-
-// DefaultSlots returns how many frames the ring of each of so many workers
-// holds by default: a port has 240 for them all, in 16 MB, so that a worker
-// that waits for its CPU loses no burst, but each worker at least 60, in 4 MB.
-func DefaultSlots(workers int) int { return max(60, 240/max(workers, 1)) }
+// How many frames the ring of a worker holds by default, in 1 MB, and at most,
+// in 64: a worker that waits for its CPU loses no burst that is smaller.
+const (
+	DefaultSlots = slotsPerBlock
+	MaxSlots     = 64 * slotsPerBlock
+)
 
 // Port is a dataplane.Port on an interface. Open makes it.
 type Port struct {
@@ -75,7 +74,7 @@ func open(c Config) (_ *Port, err error) {
 	}
 	slots := c.Slots
 	if slots == 0 {
-		slots = DefaultSlots(workers)
+		slots = DefaultSlots
 	}
 	if slots < 1 || slots > MaxSlots {
 		return nil, fmt.Errorf("%d slots: want 1 to %d", slots, MaxSlots)
@@ -147,7 +146,7 @@ func (q *queue) open(ifi *net.Interface, slots int, promiscuous bool) error {
 		return err
 	}
 	q.slots = slotsOf(q.ring)
-	q.scratch = q.ring[slotsPerBlock*slotLen : blockLen : blockLen]
+	q.scratch = make([]byte, scratchLen)
 	return nil
 }
 
@@ -192,7 +191,7 @@ func (p *Port) Close() error {
 			if err := unix.Munmap(q.ring); err != nil {
 				errs = append(errs, fmt.Errorf("munmap: %w", err))
 			}
-			q.ring, q.slots, q.scratch = nil, nil, nil
+			q.ring, q.slots = nil, nil
 		}
 		if q.fd >= 0 {
 			if err := unix.Close(q.fd); err != nil {

@@ -79,7 +79,7 @@ func TestPushSendsWhatItIsGiven(t *testing.T) {
 // the way by tpacket2_hdr: a frame whose tag was put back begins 4 bytes early.
 func TestTagsComeStripped(t *testing.T) {
 	c := newCable(t, 1)
-	b := &dataplane.Batch{}
+	b := dataplane.NewBatch(0)
 	must(t, c.far.send(build(recipe{payload: 18, tags: twoTags})))
 	if !readable(t, c.port.FD(0), patience) {
 		t.Fatal("nothing arrived")

@@ -4,6 +4,7 @@ package packet
 
 import (
 	"sync/atomic"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,9 +19,13 @@ const (
 	// the sockaddr_ll behind it (TPACKET2_HDRLEN), so that no writer of
 	// headroom can reach the status word.
 	bufStart = 52
-	// minMAC is the least tp_mac with which the headroom is whole also after
-	// a tag is put back.
-	minMAC = bufStart + dataplane.Headroom + wire.VLANTagLen
+	// slabStart is what a frame in the slab has before it: the headroom, which
+	// is whole also after a tag is put back.
+	slabStart = dataplane.Headroom + wire.VLANTagLen
+	// minMAC is the least tp_mac with which it is so in a slot.
+	minMAC = bufStart + slabStart
+	// line is what the slab's frames are laid out by: a cache line.
+	line = 64
 )
 
 // queue is one worker's socket and ring. Only that worker uses it between Open
@@ -39,22 +44,21 @@ type queue struct {
 
 	out       outbox
 	segmenter offload.Segmenter
-	// scratch is where segments are made: memory of the ring that no slot
-	// takes up.
-	scratch []byte
+	scratch   []byte // Where segments are made.
 
 	_ [128]byte // Two cache lines, which the next worker's queue has none of.
 }
 
-// Pull implements dataplane.Port. The frames lie in the ring: a frame costs the
-// cache misses of its slot's header and two atomic accesses to the status word,
-// 22 ns in a batch of 32, given back and all. It makes a system call only after
-// a loss and on an error.
+// Pull implements dataplane.Port. Frames that fit a slot lie in the ring: one
+// costs the cache misses of its slot's header and two atomic accesses to the
+// status word, 22 ns in a batch of 32, given back and all. Longer ones are read
+// into b.Slab, with a system call each. Others it makes only after a loss and on
+// an error.
 func (p *Port) Pull(b *dataplane.Batch) {
 	q := &p.queues[b.Worker]
 	q.giveBack()
 	frames, bytes := b.N, b.Bytes
-	seen := uint32(0)
+	seen, at := uint32(0), slabStart
 	for q.lent < len(q.slots) && !b.Full() && b.Bytes-bytes < dataplane.PullBytes {
 		slot := q.slots[q.next]
 		hdr := (*unix.Tpacket2Hdr)(unsafe.Pointer(&slot[0]))
@@ -67,9 +71,22 @@ func (p *Port) Pull(b *dataplane.Batch) {
 		if q.next++; q.next == len(q.slots) {
 			q.next = 0
 		}
-		if d := lend(b.Next(), slot, hdr, status); d != dataplane.None {
+		f, long := b.Next(), status&unix.TP_STATUS_COPY != 0
+		var d dataplane.Drop
+		if long {
+			d = read(q.fd, f, b.Slab, at, hdr)
+		} else {
+			d = lend(f, slot, hdr)
+		}
+		if d == dataplane.None {
+			d = restore(f, hdr, status)
+		}
+		if d != dataplane.None {
 			p.counters.Drop(b.Worker, d, 1)
 			continue
+		}
+		if long {
+			at = slabStart + (f.Off+f.Len+line-1)&^(line-1)
 		}
 		b.Add()
 	}
@@ -100,15 +117,55 @@ func (q *queue) giveBack() {
 	}
 }
 
-// lend describes the frame in a slot by f, its tag put back. It returns why
-// the frame goes no further, or None.
-func lend(f *dataplane.Frame, slot []byte, hdr *unix.Tpacket2Hdr, status uint32) dataplane.Drop {
+// lend describes by f the frame that lies in a slot. It returns why the frame
+// goes no further, or None.
+func lend(f *dataplane.Frame, slot []byte, hdr *unix.Tpacket2Hdr) dataplane.Drop {
 	mac, n := int(hdr.Mac), int(hdr.Snaplen)
-	if hdr.Snaplen != hdr.Len || mac < minMAC || n > len(slot)-mac {
+	if hdr.Snaplen != hdr.Len {
+		return dataplane.RxKernel // Longer than a slot, and no room in the receive buffer.
+	}
+	if mac < minMAC || n > len(slot)-mac {
 		return dataplane.RxTruncated
 	}
-	vnet := slot[mac-wire.VNetHdrLen : mac : mac]
 	f.Buf, f.Off, f.Len = slot[bufStart:], mac-bufStart, n
+	return dataplane.None
+}
+
+// read reads the frame of a slot that shows no more than its beginning to
+// slab[at:], its virtio-net header in front. The kernel has queued it at the
+// socket, in the order of the slots (tpacket_rcv in net/packet/af_packet.c). It
+// describes the frame by f, or returns why it goes no further.
+func read(fd int, f *dataplane.Frame, slab []byte, at int, hdr *unix.Tpacket2Hdr) dataplane.Drop {
+	n := min(int(hdr.Len), dataplane.MaxFrame)
+	to := slab[at-wire.VNetHdrLen:][:wire.VNetHdrLen+n]
+	got, errno := receive(fd, to)
+	if errno != 0 {
+		// What has befallen the interface (sock_error) is told once, and first.
+		got, errno = receive(fd, to)
+	}
+	if errno != 0 {
+		return dataplane.RxKernel
+	}
+	if got != len(to) {
+		return dataplane.RxTruncated
+	}
+	f.Buf, f.Off, f.Len = slab, at, n
+	return dataplane.None
+}
+
+// receive takes the first frame of the socket's queue and returns its length,
+// its virtio-net header's included, of which b has what fits.
+func receive(fd int, b []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+	return int(n), errno
+}
+
+// restore takes in what the kernel tells beside a frame: what it owes, by the
+// virtio-net header in front of it, and its tag. It returns why the frame goes
+// no further, or None.
+func restore(f *dataplane.Frame, hdr *unix.Tpacket2Hdr, status uint32) dataplane.Drop {
+	vnet := f.WithHeadroom(wire.VNetHdrLen)[:wire.VNetHdrLen]
 	f.Owes = wire.VNetHdr{Flags: vnet[0]}
 	owes := vnet[0]&wire.VNetNeedsCsum != 0 || vnet[1] != wire.VNetGSONone
 	if owes {

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"heddle/dataplane"
@@ -35,7 +36,7 @@ func TestLend(t *testing.T) {
 	beyond := udp
 	beyond.owes.CsumStart = 1000
 	n := uint32(len(udp.frame))
-	longest := sent{frame: make([]byte, dataplane.MaxFrame)}
+	longest := sent{frame: make([]byte, slotLen-plainMAC)}
 	const vlan, tpid = unix.TP_STATUS_VLAN_VALID, unix.TP_STATUS_VLAN_TPID_VALID
 	for _, tc := range []struct {
 		name string
@@ -50,10 +51,9 @@ func TestLend(t *testing.T) {
 		{"leftover tag that isn't valid", udp, unix.Tpacket2Hdr{Len: n, Snaplen: n, Mac: plainMAC, Vlan_tci: 0xa064, Vlan_tpid: 0x88a8}, dataplane.None, udp},
 		{"least tp_mac", udp, unix.Tpacket2Hdr{Len: n, Snaplen: n, Mac: minMAC, Status: vlan | tpid, Vlan_tci: 0xa064, Vlan_tpid: 0x88a8}, dataplane.None, tagged},
 		{"no headroom", udp, unix.Tpacket2Hdr{Len: n, Snaplen: n, Mac: minMAC - 1}, dataplane.RxTruncated, sent{}},
-		{"truncated", udp, unix.Tpacket2Hdr{Len: n + 1, Snaplen: n, Mac: plainMAC}, dataplane.RxTruncated, sent{}},
+		{"cut off", udp, unix.Tpacket2Hdr{Len: n + 1, Snaplen: n, Mac: plainMAC}, dataplane.RxKernel, sent{}},
 		{"beyond the slot", udp, unix.Tpacket2Hdr{Len: slotLen, Snaplen: slotLen, Mac: plainMAC}, dataplane.RxTruncated, sent{}},
-		{"longest", longest, unix.Tpacket2Hdr{Len: dataplane.MaxFrame, Snaplen: dataplane.MaxFrame, Mac: plainMAC}, dataplane.None, longest},
-		{"longest and a tag", longest, unix.Tpacket2Hdr{Len: dataplane.MaxFrame, Snaplen: dataplane.MaxFrame, Mac: plainMAC, Status: vlan}, dataplane.RxTruncated, sent{}},
+		{"longest", longest, unix.Tpacket2Hdr{Len: slotLen - plainMAC, Snaplen: slotLen - plainMAC, Mac: plainMAC}, dataplane.None, longest},
 		{"checksum beyond the frame", beyond, unix.Tpacket2Hdr{Len: n, Snaplen: n, Mac: plainMAC}, dataplane.RxBadOffload, sent{}},
 		{"runt", sent{frame: udp.frame[:13]}, unix.Tpacket2Hdr{Len: 13, Snaplen: 13, Mac: plainMAC}, dataplane.None, sent{frame: udp.frame[:13]}},
 		{"runt with a tag", sent{frame: udp.frame[:11]}, unix.Tpacket2Hdr{Len: 11, Snaplen: 11, Mac: plainMAC, Status: vlan}, dataplane.RxBadOffload, sent{}},
@@ -62,7 +62,7 @@ func TestLend(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			slot := slotOf(tc.in, tc.hdr)
 			var f dataplane.Frame
-			if d := lend(&f, slot, (*unix.Tpacket2Hdr)(unsafe.Pointer(&slot[0])), tc.hdr.Status); d != tc.drop {
+			if d := describe(&f, slot, tc.hdr.Status); d != tc.drop {
 				t.Fatalf("drop %v, want %v", d, tc.drop)
 			}
 			if tc.drop == dataplane.None {
@@ -72,7 +72,16 @@ func TestLend(t *testing.T) {
 	}
 }
 
-// FuzzLend holds what lend promises whatever a slot says: no panic, a frame
+// describe does with a slot what Pull does with one that holds all of its frame.
+func describe(f *dataplane.Frame, slot []byte, status uint32) dataplane.Drop {
+	hdr := (*unix.Tpacket2Hdr)(unsafe.Pointer(&slot[0]))
+	if d := lend(f, slot, hdr); d != dataplane.None {
+		return d
+	}
+	return restore(f, hdr, status)
+}
+
+// FuzzLend holds what lend and restore promise whatever a slot says: no panic, a frame
 // inside the slot with headroom, an offload header that fits, the status word
 // out of reach.
 func FuzzLend(f *testing.F) {
@@ -91,7 +100,7 @@ func FuzzLend(f *testing.F) {
 			copy(slot[mac:], frame)
 		}
 		var fr dataplane.Frame
-		if lend(&fr, slot, hdr, status) != dataplane.None {
+		if describe(&fr, slot, status) != dataplane.None {
 			return
 		}
 		if fr.Off < dataplane.Headroom || fr.Len > dataplane.MaxFrame || &fr.WithHeadroom(dataplane.Headroom)[0] == &slot[0] {
@@ -107,13 +116,23 @@ func FuzzLend(f *testing.F) {
 	})
 }
 
-// TestRingWraps sends many frames of all lengths, some pulled at once and some
-// left lying, and holds what comes out against what went in.
+// TestRingWraps sends many frames of all lengths, those that fit a slot and those
+// that don't, with a tag and without, some pulled at once and some left lying, and
+// holds what comes out against what went in.
 func TestRingWraps(t *testing.T) {
 	c := newCable(t, 1)
-	b := &dataplane.Batch{}
+	b := dataplane.NewBatch(0)
 	next, got := 0, 0
-	frame := func(i int) sent { return build(recipe{payload: i * 37 % 1400, seed: uint64(i)}) }
+	frame := func(i int) sent {
+		r := recipe{payload: i * 37 % 1400, seed: uint64(i)}
+		if i%3 == 1 {
+			r.tcp, r.payload, r.gso = true, 1401+i*997%63000, 1400
+		}
+		if i%5 == 1 {
+			r.tags = []layers.EthernetType{layers.EthernetTypeDot1Q}
+		}
+		return build(r)
+	}
 	for burst := 1; got < 1000; burst = burst*7%59 + 1 {
 		for range burst {
 			must(t, c.far.send(frame(next)))
@@ -147,12 +166,12 @@ func TestBorrowed(t *testing.T) {
 	first := build(recipe{payload: 500, seed: 1})
 	must(t, c.far.send(first))
 	arrived(t, c.port, 0, 1)
-	b := &dataplane.Batch{}
+	b := dataplane.NewBatch(0)
 	c.port.Pull(b)
 	if b.N != 1 || !b.More {
 		t.Fatalf("%d frames, more: %v", b.N, b.More)
 	}
-	for range 3 * DefaultSlots(1) {
+	for range 3 * DefaultSlots {
 		must(t, c.far.send(build(recipe{payload: 600, seed: 2})))
 	}
 	same(t, sent{b.Frames[0].Bytes(), b.Frames[0].Owes}, first)
@@ -162,26 +181,13 @@ func TestBorrowed(t *testing.T) {
 // while nobody pulls.
 func TestBurst(t *testing.T) {
 	c := newCable(t, 1)
-	for i := range DefaultSlots(1) {
+	for i := range DefaultSlots {
 		must(t, c.far.send(flowFrame(0, i, false)))
 	}
-	arrived(t, c.port, 0, DefaultSlots(1))
+	arrived(t, c.port, 0, DefaultSlots)
 	k := newTracker(t)
-	if n := k.drain(c.port); n != DefaultSlots(1) || len(drops(c.port)) > 0 {
-		t.Errorf("%d of %d frames, drops: %v", n, DefaultSlots(1), drops(c.port))
-	}
-}
-
-// TestDefaultSlots: the workers of a port share its memory, down to a bound.
-func TestDefaultSlots(t *testing.T) {
-	c := newCable(t, 1)
-	for workers, want := range map[int]int{0: 240, 1: 240, 2: 120, 3: 90, 4: 60, 5: 60} {
-		p := c.open(Config{Interface: "far", Workers: workers})
-		for _, q := range p.queues {
-			if len(q.slots) != want {
-				t.Errorf("%d workers: %d slots each, want %d", workers, len(q.slots), want)
-			}
-		}
+	if n := k.drain(c.port); n != DefaultSlots || len(drops(c.port)) > 0 {
+		t.Errorf("%d of %d frames, drops: %v", n, DefaultSlots, drops(c.port))
 	}
 }
 
@@ -218,7 +224,7 @@ func TestPullBytes(t *testing.T) {
 		must(t, c.far.send(s))
 	}
 	arrived(t, c.port, 0, 10)
-	b := &dataplane.Batch{}
+	b := dataplane.NewBatch(0)
 	for _, want := range []int{3, 3, 3, 1, 0} {
 		b.Reset()
 		c.port.Pull(b)
@@ -264,7 +270,8 @@ func (k *tracker) drain(p *Port) int {
 	k.t.Helper()
 	n := 0
 	for worker := range p.queues {
-		b := &dataplane.Batch{Worker: worker, More: true}
+		b := dataplane.NewBatch(worker)
+		b.More = true
 		for b.More {
 			b.Reset()
 			p.Pull(b)
@@ -352,7 +359,7 @@ func TestOpenUnderFire(t *testing.T) {
 func TestNoAllocations(t *testing.T) {
 	c := newCable(t, 1)
 	far := c.open(Config{Interface: "far"})
-	in := &dataplane.Batch{}
+	in := dataplane.NewBatch(0)
 	for name, s := range everyFrame() {
 		out := batchOf(0, s, s, s)
 		pulled := 0

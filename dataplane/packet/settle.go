@@ -10,6 +10,9 @@ import (
 	"heddle/dataplane/wire"
 )
 
+// scratchLen holds the longest segment: none is longer than what it is cut from.
+const scratchLen = wire.VNetHdrLen + dataplane.MaxFrame
+
 // settle sends a frame whose virtio-net header the kernel has refused, such as
 // UDP GSO before Linux 6.2, after doing in software what the frame owes. It
 // uses the outbox from message slot on one at a time, and returns why the
@@ -29,8 +32,7 @@ func (q *queue) settle(f *dataplane.Frame, slot int) dataplane.Drop {
 }
 
 // sendSegments cuts a GSO frame and sends the segments one by one: this is the
-// way of old kernels and odd frames, 45 system calls for 64 KB. A segment may
-// be as long as scratch: 61 KB.
+// way of old kernels and odd frames, 45 system calls for 64 KB.
 func (q *queue) sendSegments(f *dataplane.Frame, slot int) dataplane.Drop {
 	if !q.segmenter.Begin(f.Bytes(), &f.Owes) {
 		return dataplane.TxOffload
