@@ -262,6 +262,10 @@ func TestShareRefuses(t *testing.T) {
 	_, host := newShared(t)
 	host.serve(t, "192.0.2.11:61500")
 	one := addrs("192.0.2.10")
+	own, err := readFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name, ifname string
 		claim        Claim
@@ -273,7 +277,7 @@ func TestShareRefuses(t *testing.T) {
 		{"backwards", "up", Claim{Addresses: one, Ports: PortRange{2, 1}}, nil, "ports 2-1"},
 		{"port 0", "up", Claim{Addresses: one, Ports: PortRange{0, 1}}, nil, "ports 0-1"},
 		{"the host's connections", "up", Claim{Addresses: one, Ports: PortRange{60999, 65535}}, ErrPortInUse, "from 32768-60999: port in use (give the uplink other ports, or: sysctl -w net.ipv4.ip_local_reserved_ports=60999-65535"},
-		{"a host's service", "up", Claim{Addresses: addrs("192.0.2.10", "192.0.2.11"), Ports: PortRange{61000, 65535}}, ErrPortInUse, "192.0.2.11:61500 (attach.test, process"},
+		{"a host's service", "up", Claim{Addresses: addrs("192.0.2.10", "192.0.2.11"), Ports: PortRange{61000, 65535}}, ErrPortInUse, "192.0.2.11:61500 (" + own + ", process"},
 		{"published elsewhere", "up", Claim{Addresses: one, Published: []Published{{Addr: netip.MustParseAddr("192.0.2.11"), Proto: unix.IPPROTO_TCP, Ports: PortRange{80, 80}}}}, nil, "192.0.2.11 is not to be shared"},
 		{"too many", "up", Claim{Addresses: make([]netip.Addr, MaxClaimed+1)}, nil, "1025 addresses"},
 	}
