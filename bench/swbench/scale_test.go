@@ -51,10 +51,16 @@ func TestScaleInProcess(t *testing.T) {
 
 // A running swd carries the frames of one flow between silent ports, and those of
 // all others in turn; without them the figures would be errors.
-func TestScaleTaps(t *testing.T) {
+func TestScaleOfPorts(t *testing.T) {
+	for _, row := range []string{"scale-taps", "scale-veths"} {
+		t.Run(row, func(t *testing.T) { testScaleOfPorts(t, row) })
+	}
+}
+
+func testScaleOfPorts(t *testing.T, row string) {
 	b := scaleBench(t)
 	b.lab = lab.New(t).Lab
-	d := dimensions()[slices.Index(scaleNames(), "scale-taps")]
+	d := dimensions()[slices.Index(scaleNames(), row)]
 	d.sizes = []int{2, 12}
 	d.quickly = 12
 	if err := b.dimension(t.Context(), d); err != nil {

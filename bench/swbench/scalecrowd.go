@@ -18,14 +18,14 @@ import (
 	"heddle/bench/lab"
 )
 
-// crowd is two containers that a swd joins, and many ports besides, whose
-// interfaces share namespaces.
+// crowd is two containers that a swd joins, and many ports besides, all of one
+// kind, whose interfaces share namespaces.
 //
-//	A: eth0 ── TAP ─── port a ┐
-//	                          ├ swd, network bench
-//	B: eth0 ── TAP ─── port b ┤
-//	0: t2 … t9 ── TAP ────────┤ ports t2 … t9
-//	1: t10 … t19 ── TAP ──────┘ ports t10 … t19, and so on
+//	A: eth0 ── TAP or veth ─── port a ┐
+//	                                  ├ swd, network bench
+//	B: eth0 ── TAP or veth ─── port b ┤
+//	0: t2 … t9 ── TAP or veth ────────┤ ports t2 … t9
+//	1: t10 … t19 ── TAP or veth ──────┘ ports t10 … t19, and so on
 type crowd struct {
 	path   *baseline.Path
 	swd    *lab.Swd
@@ -35,11 +35,12 @@ type crowd struct {
 	adding time.Duration
 }
 
-// taps measures a swd with so many TAP ports, as the curves of its dimension.
-func taps(ctx context.Context, b *bench, _ *dimension, size int) (values []float64, command string, err error) {
+// crowded measures a swd with so many ports of a kind, as the curves of its
+// dimension, whose row it is.
+func (b *bench) crowded(ctx context.Context, row, kind string, size int) (values []float64, command string, err error) {
 	short := *b
 	short.opts.Seconds = min(b.opts.Seconds, 1)
-	c, err := short.newCrowd(ctx, size)
+	c, err := short.newCrowd(ctx, kind, size)
 	if c != nil {
 		defer func() { err = errors.Join(err, c.close()) }()
 	}
@@ -50,7 +51,7 @@ func taps(ctx context.Context, b *bench, _ *dimension, size int) (values []float
 	if err != nil {
 		return nil, "", err
 	}
-	cpu, m, err := short.flow(ctx, c)
+	cpu, m, err := short.flow(ctx, c, row)
 	if err != nil {
 		return nil, "", err
 	}
@@ -63,17 +64,17 @@ func taps(ctx context.Context, b *bench, _ *dimension, size int) (values []float
 	return []float64{
 		cpu, all, 1e3 / m.values[0], resting.values[1], resting.values[0],
 		c.adding.Seconds() * 1e3 / float64(size),
-	}, fmt.Sprintf("swctl apply with %d TAP ports; swbench send, swbench receive", size), nil
+	}, fmt.Sprintf("swctl apply with %d %s ports; swbench send, swbench receive", size, kind), nil
 }
 
 // newCrowd sets a crowd up. What it returns has to be closed, with an error too
 // unless it is nil.
-func (b *bench) newCrowd(ctx context.Context, size int) (*crowd, error) {
+func (b *bench) newCrowd(ctx context.Context, kind string, size int) (*crowd, error) {
 	bin, err := b.binaries()
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("taps%d", size)
+	name := kind + strconv.Itoa(size)
 	c := &crowd{}
 	roles := []string{"a", "b", "host"}
 	for i := 0; size > 2 && i*perSpace < size; i++ {
@@ -96,17 +97,17 @@ func (b *bench) newCrowd(ctx context.Context, size int) (*crowd, error) {
 		return c, err
 	}
 	c.path = &baseline.Path{
-		Name: name, About: "swd, TAP ports", A: a, B: z, Server: baseline.AddrB,
+		Name: name, About: "swd, " + kind + " ports", A: a, B: z, Server: baseline.AddrB,
 		PIDs:  []int{c.swd.Process().PID()},
 		Count: func(ctx context.Context) (baseline.Counts, error) { return swdCounts(ctx, c.swd) },
 	}
 	var spec strings.Builder
 	fmt.Fprintf(&spec, "networks: [{name: %s}]\nports:\n", benchNetwork)
-	port := "  - {name: %s, network: %s, kind: tap, netns: %s, ifname: %s, ips: [%s]}\n"
-	fmt.Fprintf(&spec, port, "a", benchNetwork, a.Path(), baseline.Interface, baseline.CIDRA)
-	fmt.Fprintf(&spec, port, "b", benchNetwork, z.Path(), baseline.Interface, baseline.CIDRB)
+	port := "  - {name: %s, network: %s, kind: %s, netns: %s, ifname: %s, ips: [%s]}\n"
+	fmt.Fprintf(&spec, port, "a", benchNetwork, kind, a.Path(), baseline.Interface, baseline.CIDRA)
+	fmt.Fprintf(&spec, port, "b", benchNetwork, kind, z.Path(), baseline.Interface, baseline.CIDRB)
 	for i := 2; i < size; i++ {
-		fmt.Fprintf(&spec, port, otherPort(i), benchNetwork, c.others[i/perSpace].Path(), otherPort(i), "")
+		fmt.Fprintf(&spec, port, otherPort(i), benchNetwork, kind, c.others[i/perSpace].Path(), otherPort(i), "")
 	}
 	file := filepath.Join(b.programs, name+".yaml")
 	if err := os.WriteFile(file, []byte(spec.String()), 0o600); err != nil {
@@ -167,12 +168,12 @@ func (c *crowd) close() error {
 
 // flow measures one flow from A to B, and what CPU time of swd's a frame of it
 // takes, in ns.
-func (b *bench) flow(ctx context.Context, c *crowd) (cpu float64, m measurement, err error) {
+func (b *bench) flow(ctx context.Context, c *crowd, name string) (cpu float64, m measurement, err error) {
 	before, _, err := usage(c.path.PIDs)
 	if err != nil {
 		return 0, m, err
 	}
-	row := Row{Name: "scale-taps", Table: switching, Figures: []Figure{{Name: frames60, Unit: "Mpps"}}, Measure: smallFrames}
+	row := Row{Name: name, Table: switching, Figures: []Figure{{Name: frames60, Unit: "Mpps"}}, Measure: smallFrames}
 	if m, err = b.verified(ctx, row, c.path); err != nil {
 		return 0, m, err
 	}
