@@ -59,7 +59,8 @@ func (p *Port) Pull(b *dataplane.Batch) {
 	q.giveBack()
 	frames, bytes := b.N, b.Bytes
 	seen, at := uint32(0), slabStart
-	for q.lent < len(q.slots) && !b.Full() && b.Bytes-bytes < dataplane.PullBytes {
+	vain := 0 // Bytes that were read and dropped: they take their time too.
+	for q.lent < len(q.slots) && !b.Full() && b.Bytes-bytes+vain < dataplane.PullBytes {
 		slot := q.slots[q.next]
 		hdr := (*unix.Tpacket2Hdr)(unsafe.Pointer(&slot[0]))
 		status := atomic.LoadUint32(&hdr.Status)
@@ -83,6 +84,9 @@ func (p *Port) Pull(b *dataplane.Batch) {
 		}
 		if d != dataplane.None {
 			p.counters.Drop(b.Worker, d, 1)
+			if long {
+				vain += int(hdr.Len)
+			}
 			continue
 		}
 		if long {
@@ -136,7 +140,10 @@ func lend(f *dataplane.Frame, slot []byte, hdr *unix.Tpacket2Hdr) dataplane.Drop
 // socket, in the order of the slots (tpacket_rcv in net/packet/af_packet.c). It
 // describes the frame by f, or returns why it goes no further.
 func read(fd int, f *dataplane.Frame, slab []byte, at int, hdr *unix.Tpacket2Hdr) dataplane.Drop {
-	n := min(int(hdr.Len), dataplane.MaxFrame)
+	n := int(hdr.Len)
+	if n > dataplane.MaxFrame {
+		n = 0 // No more of it than it takes to be rid of it.
+	}
 	to := slab[at-wire.VNetHdrLen:][:wire.VNetHdrLen+n]
 	got, errno := receive(fd, to)
 	if errno != 0 {
