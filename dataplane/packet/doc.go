@@ -31,6 +31,8 @@
 // (PACKET_COPY_THRESH). Pull reads it into the worker's slab. That is a copy by
 // the worker in place of one by the sender's CPU, but into memory that is in the
 // worker's cache, where a ring of slots that hold 64 KB goes through 16 MB.
+// What finds no room in the receive buffer is lost and counted RxKernel when its
+// slot, which then has the beginning only, is looked at.
 //
 // The kernel queues it before it gives the slot: epoll may report the socket for
 // that moment while Pull still finds nothing.
