@@ -8,15 +8,17 @@ import (
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // The names of features are ethtool's (net/ethtool/common.c).
 
 // inexpressible are the features by which an end of a veth pair passes frames
 // on that struct virtio_net_hdr has no words for: a packet socket drops such a
-// frame, or can't say what it owes. With them off on both ends, the kernel
-// segments or sums before it hands the frame over.
-var inexpressible = []string{
+// frame, and with it all that come after (packet.ErrStuck), or can't say what it
+// owes. With them off on both ends, the kernel segments or sums before it hands
+// the frame over.
+var inexpressible = append([]string{
 	"tx-checksum-sctp", // CRC32c isn't an internet checksum.
 	"tx-sctp-segmentation",
 	"tx-esp-segmentation",
@@ -30,13 +32,33 @@ var inexpressible = []string{
 	"tx-gso-partial",
 	"tx-gso-list",
 	"rx-gro-list",
-}
+}, before62("tx-udp-segmentation")...)
 
 // unforwardable are the features by which an interface merges what it receives
 // into frames that can't be sent on as they came.
-var unforwardable = []string{
+var unforwardable = append([]string{
 	"rx-gro-list", // Keeps the frames as a list, which struct virtio_net_hdr has no words for.
 	"rx-lro",      // Forgets how they were cut; a bridge switches it off too (dev_disable_lro).
+}, before62("rx-udp-gro-forwarding")...)
+
+// before62 returns features that are to be off before Linux 6.2, where struct
+// virtio_net_hdr has no words for UDP GSO either (VIRTIO_NET_HDR_GSO_UDP_L4).
+func before62(features ...string) []string {
+	var u unix.Utsname
+	if unix.Uname(&u) == nil && older(unix.ByteSliceToString(u.Release[:]), 6, 2) {
+		return features
+	}
+	return nil
+}
+
+// older tells whether a kernel's release, such as 6.1.0-13-amd64, is before a
+// version. One that can't be read is not.
+func older(release string, major, minor int) bool {
+	var a, b int
+	if _, err := fmt.Sscanf(release, "%d.%d", &a, &b); err != nil {
+		return false
+	}
+	return a < major || a == major && b < minor
 }
 
 // LimitOffloads switches off the offloads of an existing interface that would

@@ -118,3 +118,13 @@ func TestLimitOffloadsOutlivesTheHandle(t *testing.T) {
 		t.Error("not restored")
 	}
 }
+
+func TestOlder(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.1.0-13-amd64": true, "5.15.0": true, "4.20": true, "6.2.0-rc1": false, "6.18.44": false, "10.0": false, "": false, "odd": false,
+	} {
+		if older(release, 6, 2) != want {
+			t.Errorf("%q: %v", release, !want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package attach
 import (
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,7 +75,7 @@ func TestCreateVeth(t *testing.T) {
 			}
 		}
 		for _, f := range []string{"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation", "tx-checksum-ip-generic"} {
-			if !on[f] {
+			if !on[f] && !slices.Contains(inexpressible, f) {
 				t.Errorf("%s: %s is off", end.name, f)
 			}
 		}

@@ -173,12 +173,21 @@ func (l *link) check() error {
 	if err := l.ns.Alive(); err != nil {
 		return goneError{err}
 	}
-	err := l.p.Fault()
-	if errors.Is(err, packet.ErrGone) || errors.Is(err, tap.ErrGone) || errors.Is(err, net.ErrClosed) {
-		return goneError{err}
+	err := verdict(l.p.Fault())
+	if !errors.Is(err, errGone) {
+		l.refresh()
 	}
-	l.refresh()
 	return err
+}
+
+// verdict returns what a port's Fault says as a device's check says it.
+func verdict(fault error) error {
+	for _, end := range []error{packet.ErrGone, packet.ErrStuck, tap.ErrGone, net.ErrClosed} {
+		if errors.Is(fault, end) {
+			return goneError{fault}
+		}
+	}
+	return fault
 }
 
 // calm implements device: the link's name, MAC and MTU are left out, because they

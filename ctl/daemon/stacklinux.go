@@ -3,7 +3,6 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"net"
 
 	"heddle/ctl/attach"
 	"heddle/dataplane"
@@ -60,13 +59,7 @@ func (l *stackLink) name() string         { return l.p.Name() }
 func (l *stackLink) mac() wire.MAC        { return l.hwa }
 func (l *stackLink) port() dataplane.Port { return l.p }
 
-func (l *stackLink) check() error {
-	err := l.p.Fault()
-	if errors.Is(err, tap.ErrGone) || errors.Is(err, net.ErrClosed) {
-		return goneError{err}
-	}
-	return err
-}
+func (l *stackLink) check() error { return verdict(l.p.Fault()) }
 
 func (l *stackLink) configure(s attach.Stack) error {
 	return l.m.step("stack", func() error { return l.m.own.ConfigureStack(l.name(), s) })

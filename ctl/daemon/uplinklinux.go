@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 
 	"heddle/ctl/attach"
 	"heddle/ctl/proxy"
@@ -69,13 +68,7 @@ func (m *machine) openUplink(o uplinkOrder) (_ uplinkDevice, err error) {
 
 func (l *uplinkLink) port() dataplane.Port { return l.p }
 
-func (l *uplinkLink) check() error {
-	err := l.p.Fault()
-	if errors.Is(err, packet.ErrGone) || errors.Is(err, net.ErrClosed) {
-		return goneError{err}
-	}
-	return err
-}
+func (l *uplinkLink) check() error { return verdict(l.p.Fault()) }
 
 func (l *uplinkLink) claim(c attach.Claim) error {
 	if l.share == nil {

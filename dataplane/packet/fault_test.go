@@ -63,6 +63,63 @@ func TestDownAndUp(t *testing.T) {
 	}
 }
 
+// TestStuck: a frame that virtio-net has no words for, which a virtual machine
+// gives to its TAP, costs no more than itself, or Fault says that it has.
+func TestStuck(t *testing.T) {
+	n := newNetNS(t)
+	vm := newTAP(n, "vm")
+	n.ip("link set vm up")
+	p := n.open(Config{Interface: "vm"})
+	await(t, "the carrier is there", func() bool { return p.Fault() == nil })
+	came := func() bool {
+		must(t, vm.send(build(recipe{payload: 18})))
+		b := dataplane.NewBatch(0)
+		p.Pull(b)
+		return b.N > 0
+	}
+	await(t, "a frame comes", func() bool { return came() && p.Fault() == nil })
+	ufo := build(recipe{payload: 8000, gso: 1000})
+	ufo.owes.GSOType = 3 // VIRTIO_NET_HDR_GSO_UDP in linux/virtio_net.h.
+	must(t, vm.send(ufo))
+	for range 2 {
+		if came() {
+			return // This kernel has lost no more than that frame.
+		}
+	}
+	if err := p.Fault(); err != nil {
+		t.Errorf("after one look: %v", err)
+	}
+	if came() {
+		t.Fatal("frames come again")
+	}
+	for range 2 { // It stays so.
+		if err := p.Fault(); !errors.Is(err, ErrStuck) {
+			t.Errorf("no frame comes, and Fault says %v", err)
+		}
+	}
+	if d := drops(p); d["rx-kernel"] != 4 || len(d) != 1 {
+		t.Errorf("drops: %v", d)
+	}
+}
+
+// TestOverload: a port whose ring was full is not stuck.
+func TestOverload(t *testing.T) {
+	c := newCable(t, 1)
+	for range 3 {
+		for range DefaultSlots + 100 {
+			must(t, c.far.send(build(recipe{payload: 18})))
+		}
+		arrived(t, c.port, 0, DefaultSlots)
+		if err := c.port.Fault(); err != nil {
+			t.Errorf("with a full ring: %v", err)
+		}
+		pull(t, c.port, 0, DefaultSlots)
+		if err := c.port.Fault(); err != nil {
+			t.Errorf("with an empty one: %v", err)
+		}
+	}
+}
+
 // TestPendingError pushes first after a down and up that no Pull has seen.
 func TestPendingError(t *testing.T) {
 	c := newCable(t, 1)

@@ -177,6 +177,22 @@ func arrived(tb testing.TB, p *Port, worker, n int) {
 	}
 }
 
+// newTAP makes a TAP device: what the peer sends comes in by the interface.
+func newTAP(n netns, ifname string) *peer {
+	p := &peer{tb: n.tb}
+	n.do(func() {
+		var err error
+		p.fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		must(n.tb, err)
+		ifr, err := unix.NewIfreq(ifname)
+		must(n.tb, err)
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		must(n.tb, unix.IoctlIfreq(p.fd, unix.TUNSETIFF, ifr))
+	})
+	n.tb.Cleanup(p.close)
+	return p
+}
+
 // send sends a frame and returns the kernel's opinion.
 func (p *peer) send(s sent) error {
 	msg := make([]byte, wire.VNetHdrLen+len(s.frame))

@@ -43,8 +43,9 @@ type Port struct {
 	queues   []queue
 	counters *dataplane.Counters
 
-	mu     sync.Mutex // Guards closed, and the descriptors against Fault.
-	closed bool
+	mu      sync.Mutex // Guards what follows, and the descriptors and rings against Fault.
+	closed  bool
+	starved []int // By queue: looks at which all that came was dropped from an empty ring.
 }
 
 var _ dataplane.Port = (*Port)(nil)
@@ -83,7 +84,8 @@ func open(c Config) (_ *Port, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the interface in this network namespace: %w", err)
 	}
-	p := &Port{queues: make([]queue, workers), counters: dataplane.NewCounters(workers)}
+	p := &Port{queues: make([]queue, workers), starved: make([]int, workers)}
+	p.counters = dataplane.NewCounters(p.asker() + 1)
 	for i := range p.queues {
 		p.queues[i].fd = -1
 	}

@@ -12,16 +12,22 @@ import (
 )
 
 // countLost adds what the kernel has dropped since it was last asked, because
-// the ring was full or no virtio-net header could express the frame. It resets
-// the kernel's counter, and with it TP_STATUS_LOSING. One system call.
+// the ring was full or no virtio-net header could express the frame.
 func (p *Port) countLost(fd, worker int) {
+	if _, dropped := statistics(fd); dropped > 0 {
+		p.counters.Drop(worker, dataplane.RxKernel, dropped)
+	}
+}
+
+// statistics returns how many frames came to the socket since it was last asked,
+// and how many of them the kernel has dropped. It resets the kernel's counters, and
+// with them TP_STATUS_LOSING. One system call.
+func statistics(fd int) (frames, dropped int) {
 	var s unix.TpacketStats
 	n := uint32(unix.SizeofTpacketStats)
-	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS,
+	_, _, _ = syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS,
 		uintptr(unsafe.Pointer(&s)), uintptr(unsafe.Pointer(&n)), 0)
-	if errno == 0 && s.Drops > 0 {
-		p.counters.Drop(worker, dataplane.RxKernel, int(s.Drops))
-	}
+	return int(s.Packets), int(s.Drops)
 }
 
 // clearError takes the socket's pending error, such as ENETDOWN when the
