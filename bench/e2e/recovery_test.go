@@ -3,7 +3,13 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net"
 	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"heddle/ctl/api"
 )
@@ -48,6 +54,59 @@ func TestDeviceGoesAway(t *testing.T) {
 			t.Errorf("port %s: %d frames dropped because others were down", s.name, n)
 		}
 	}
+}
+
+// A frame that struct virtio_net_hdr has no words for, such as a virtual machine's
+// UFO, may stop the packet socket that it comes to for good (packet.ErrStuck). The
+// port is opened anew.
+//
+//	virtual machine ── its TAP, port vm ── swd ── container tap1
+func TestFrameWithoutWords(t *testing.T) {
+	w := newWorld(t)
+	s := w.add(onTAP)
+	at := w.openRaw(s)
+	vm := w.openTAP("vm0")
+	write := func(header, frame []byte) {
+		_, err := unix.Writev(vm, [][]byte{header, frame})
+		w.NoError(err)
+	}
+	n := 0
+	passes := func() error {
+		n++
+		text := fmt.Sprint("frame ", n)
+		write(owesNothing, etherFrame(broadcast, roamer, text))
+		_, _, err := at.await(200*time.Millisecond, carries(text))
+		return err
+	}
+	w.ctl("port", "add", "vm", "--network", network, "--kind", "packet", "--interface", "vm0")
+	w.Eventually(patience, "a frame of the machine's", passes)
+	const needsCsum, ufo = 1, 3 // linux/virtio_net.h
+	header := []byte{needsCsum, ufo, 42, 0, 0xe8, 3, 34, 0, 6, 0}
+	write(header, w.build(
+		&layers.Ethernet{SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 0xaa}, DstMAC: w.hardware(s), EthernetType: layers.EthernetTypeIPv4},
+		&layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4(198, 18, 0, 1), DstIP: net.IPv4(198, 18, 0, 2)},
+		&layers.UDP{SrcPort: 1, DstPort: 2}, gopacket.Payload(make([]byte, 8000))))
+	w.Eventually(patience, "frames of the machine's again", passes)
+}
+
+// openTAP makes a TAP device of swd's namespace that ends with the test. What is
+// written to it, behind a virtio-net header, comes in by the interface.
+func (w *world) openTAP(ifname string) (fd int) {
+	w.Helper()
+	w.NoError(w.host.Do(func() (err error) {
+		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+		ifr, err := unix.NewIfreq(ifname)
+		if err != nil {
+			return err
+		}
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}))
+	w.Cleanup(func() { w.NoError(unix.Close(fd)) })
+	w.NoError(w.host.SetUp(ifname, true))
+	return fd
 }
 
 // forgets waits until the FDB doesn't have a MAC any more.
