@@ -65,7 +65,10 @@ func TestFrameWithoutWords(t *testing.T) {
 	w := newWorld(t)
 	s := w.add(onTAP)
 	at := w.openRaw(s)
-	vm := w.openTAP("vm0")
+	vm, err := w.host.TAP("vm0")
+	w.NoError(err)
+	w.Cleanup(func() { w.NoError(unix.Close(vm)) })
+	w.NoError(w.host.SetUp("vm0", true))
 	write := func(header, frame []byte) {
 		_, err := unix.Writev(vm, [][]byte{header, frame})
 		w.NoError(err)
@@ -87,26 +90,6 @@ func TestFrameWithoutWords(t *testing.T) {
 		&layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4(198, 18, 0, 1), DstIP: net.IPv4(198, 18, 0, 2)},
 		&layers.UDP{SrcPort: 1, DstPort: 2}, gopacket.Payload(make([]byte, 8000))))
 	w.Eventually(patience, "frames of the machine's again", passes)
-}
-
-// openTAP makes a TAP device of swd's namespace that ends with the test. What is
-// written to it, behind a virtio-net header, comes in by the interface.
-func (w *world) openTAP(ifname string) (fd int) {
-	w.Helper()
-	w.NoError(w.host.Do(func() (err error) {
-		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
-		ifr, err := unix.NewIfreq(ifname)
-		if err != nil {
-			return err
-		}
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
-	}))
-	w.Cleanup(func() { w.NoError(unix.Close(fd)) })
-	w.NoError(w.host.SetUp(ifname, true))
-	return fd
 }
 
 // forgets waits until the FDB doesn't have a MAC any more.

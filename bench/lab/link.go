@@ -288,3 +288,24 @@ func (n *NetNS) SetOffloads(ctx context.Context, name string, on bool) error {
 	_, err := n.Run(ctx, args...)
 	return err
 }
+
+// TAP makes a TAP device in the namespace, which ends with the descriptor that it
+// returns and the caller closes. What is written there, behind a virtio-net header
+// (linux/if_tun.h, IFF_VNET_HDR), comes in by the interface.
+func (n *NetNS) TAP(ifname string) (fd int, err error) {
+	err = n.Do(func() error {
+		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+			return fmt.Errorf("open /dev/net/tun: %w", err)
+		}
+		ifr, err := unix.NewIfreq(ifname)
+		if err == nil {
+			ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("make TAP %s: %w", ifname, err), unix.Close(fd))
+		}
+		return nil
+	})
+	return fd, err
+}

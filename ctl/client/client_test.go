@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,8 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"heddle/bench/lab"
 	"heddle/ctl/api"
 )
 
@@ -26,18 +24,7 @@ import (
 const patience = 30 * time.Second
 
 // TestMain looks for goroutines that are left.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	left := goleak.Find()
-	for deadline := time.Now().Add(patience); left != nil && time.Now().Before(deadline); {
-		left = goleak.Find()
-	}
-	if code == 0 && left != nil {
-		fmt.Fprintln(os.Stderr, left)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { lab.MainWithoutLeaks(m, patience) }
 
 // listen makes a unix socket whose path is short enough.
 func listen(t *testing.T) net.Listener {

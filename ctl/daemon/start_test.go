@@ -5,40 +5,27 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest"
 
+	"heddle/bench/lab"
 	"heddle/ctl/api"
 	"heddle/ctl/config"
 )
 
 // TestMain looks for goroutines that are left. memberlist's Shutdown doesn't wait
 // for what is under way, which ends with its timeout.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	left := goleak.Find()
-	for deadline := time.Now().Add(patience); left != nil && time.Now().Before(deadline); {
-		left = goleak.Find()
-	}
-	if code == 0 && left != nil {
-		fmt.Fprintln(os.Stderr, left)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { lab.MainWithoutLeaks(m, patience) }
 
 // patience is how long a test waits for what takes moments, on a machine that is
 // busy with something else for seconds.

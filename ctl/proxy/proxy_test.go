@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"heddle/bench/lab"
@@ -41,11 +40,7 @@ type scene struct {
 func newScene(tb testing.TB, c Config) *scene {
 	tb.Helper()
 	tb.Cleanup(func() {
-		left := goleak.Find()
-		for deadline := time.Now().Add(patience); left != nil && time.Now().Before(deadline); {
-			left = goleak.Find()
-		}
-		if left != nil {
+		if left := lab.Goroutines(patience); left != nil {
 			tb.Error(left)
 		}
 	})

@@ -179,16 +179,9 @@ func arrived(tb testing.TB, p *Port, worker, n int) {
 
 // newTAP makes a TAP device: what the peer sends comes in by the interface.
 func newTAP(n netns, ifname string) *peer {
-	p := &peer{tb: n.tb}
-	n.do(func() {
-		var err error
-		p.fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		must(n.tb, err)
-		ifr, err := unix.NewIfreq(ifname)
-		must(n.tb, err)
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		must(n.tb, unix.IoctlIfreq(p.fd, unix.TUNSETIFF, ifr))
-	})
+	fd, err := n.ns.TAP(ifname)
+	must(n.tb, err)
+	p := &peer{tb: n.tb, fd: fd}
 	n.tb.Cleanup(p.close)
 	return p
 }

@@ -50,6 +50,21 @@ func TestLongBorrowed(t *testing.T) {
 	same(t, sent{b.Frames[0].Bytes(), b.Frames[0].Owes}, long)
 }
 
+// pullAtOnce sends frames from the far end and returns them as one Pull brings them.
+func (c *cable) pullAtOnce(all []sent) *dataplane.Batch {
+	c.tb.Helper()
+	for _, s := range all {
+		must(c.tb, c.far.send(s))
+	}
+	arrived(c.tb, c.port, 0, len(all))
+	b := dataplane.NewBatch(0)
+	c.port.Pull(b)
+	if b.N != len(all) {
+		c.tb.Fatalf("%d of %d frames, drops: %v", b.N, len(all), drops(c.port))
+	}
+	return b
+}
+
 // TestLongHeadroom: each frame in the slab has its headroom to itself, with a tag
 // that was put back and without.
 func TestLongHeadroom(t *testing.T) {
@@ -61,14 +76,8 @@ func TestLongHeadroom(t *testing.T) {
 			r.tags = twoTags
 		}
 		all = append(all, build(r))
-		must(t, c.far.send(all[i]))
 	}
-	arrived(t, c.port, 0, len(all))
-	b := dataplane.NewBatch(0)
-	c.port.Pull(b)
-	if b.N != len(all) {
-		t.Fatalf("%d of %d frames, drops: %v", b.N, len(all), drops(c.port))
-	}
+	b := c.pullAtOnce(all)
 	for i := range b.N {
 		clear(b.Frames[i].WithHeadroom(dataplane.Headroom)[:dataplane.Headroom])
 	}
@@ -89,14 +98,8 @@ func TestSlabHoldsAPull(t *testing.T) {
 	var all []sent
 	for i, n := range append(lengths, dataplane.MaxFrame) {
 		all = append(all, build(recipe{v6: true, tcp: true, payload: n - headers, gso: 1000, seed: uint64(i)}))
-		must(t, c.far.send(all[i]))
 	}
-	arrived(t, c.port, 0, len(all))
-	b := dataplane.NewBatch(0)
-	c.port.Pull(b)
-	if b.N != len(all) {
-		t.Fatalf("%d of %d frames, drops: %v", b.N, len(all), drops(c.port))
-	}
+	b := c.pullAtOnce(all)
 	for i := range b.N {
 		same(t, sent{b.Frames[i].Bytes(), b.Frames[i].Owes}, all[i])
 	}
